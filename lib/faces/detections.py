@@ -1,0 +1,52 @@
+"""What a face detector returns, and what a detector is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of one image, in pixels of the image that the detector was given, best score first.
+
+    Attributes:
+        boxes: (n, 4) float32: x, y of the upper left corner, width, height; inside the image.
+        scores: (n,) float32 in 0..1.
+        landmarks: (n, 5, 2) float32, x and y of the eye on the left of the picture, the eye on its
+            right, the tip of the nose, the corner of the mouth on the left, and the one on the right.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def none(cls) -> "Detections":
+        """No face at all."""
+        return cls(
+            np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0, 5, 2), np.float32)
+        )
+
+
+class Detector(Protocol):
+    """Finds faces. One instance serves one thread of one process."""
+
+    canvas: int
+    """Longer side, in pixels, above which an image is shrunk before detection: more is not looked at."""
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find the faces of a batch.
+
+        Args:
+            images: RGB uint8 arrays (height, width, 3), each of its own size.
+
+        Returns:
+            One `Detections` for each image, in order, in pixels of that image.
+        """
+        ...
