@@ -1,0 +1,113 @@
+"""The columns that every data set yields, the one conversion of gender, and the split of a face."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+
+from lib.errors import UserError
+
+Gender = Literal["female", "male"]
+GENDERS: tuple[Gender, ...] = get_args(Gender)
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+SHARES = (0.8, 0.1, 0.1)
+
+COLUMNS = pa.schema(
+    [
+        ("path", pa.string()),  # of the image, relative to the folder or tar that holds the images
+        ("age", pa.int16()),  # whole years as the source has them; null: no such age can be told
+        ("gender", pa.string()),  # "female" or "male"; null: unknown
+        ("identity", pa.string()),  # the same for all images of a person; null: the source has none
+        ("group", pa.string()),  # for subgroup evaluation only, never a training target
+        ("source", pa.string()),  # the data set
+        ("source_row", pa.int64()),  # 0-based, in the order of the source
+    ]
+)
+"""The labelled columns. A source may add columns of its own behind these."""
+
+_WORDS: dict[str, Gender] = {
+    "female": "female",
+    "f": "female",
+    "woman": "female",
+    "male": "male",
+    "m": "male",
+    "man": "male",
+}
+
+
+def gender_of_codes(codes: ArrayLike, zero: Gender) -> pa.StringArray:
+    """Convert the numbers 0 and 1 to words.
+
+    Args:
+        codes: (n,) numbers of any kind; NaN and everything that is not 0 or 1 means unknown.
+        zero: what 0 stands for: "female" in IMDB-WIKI, "male" in UTKFace.
+
+    Returns:
+        (n,) strings: "female", "male", or null where unknown.
+    """
+    values = np.asarray(codes, np.float64)
+    female = values == (0 if zero == "female" else 1)
+    known = (values == 0) | (values == 1)
+    return pa.array(np.where(female, "female", "male"), pa.string(), mask=~known)
+
+
+def gender_of_word(word: str) -> Gender | None:
+    """Read female, male, f, m, woman or man, whatever the case; None for every other word."""
+    return _WORDS.get(word.strip().lower())
+
+
+def as_age(values: ArrayLike) -> pa.Int16Array:
+    """Round ages in years down to whole ones.
+
+    Args:
+        values: (n,) float64 years; NaN, infinities and what int16 cannot hold count as no age.
+
+    Returns:
+        (n,) int16, null where there is no age.
+    """
+    years = np.floor(np.asarray(values, np.float64))
+    limits = np.iinfo(np.int16)
+    known = (years >= limits.min) & (years <= limits.max)
+    return pa.array(np.where(known, years, 0).astype(np.int16), mask=~known)
+
+
+def split_key(identity: str | None, sha256: str) -> str:
+    """What decides the split of a face: the person where known, else the bytes of the image.
+
+    Args:
+        identity: of the person, or None.
+        sha256: hexadecimal digest of the image's encoded bytes as the source has them.
+    """
+    return identity if identity is not None else sha256
+
+
+def split_of(key: str, shares: Sequence[float] = SHARES) -> Split:
+    """Choose the split of a face by its key alone, so that adding faces moves nobody.
+
+    Args:
+        key: from `split_key`.
+        shares: of train, val and test; they add up to 1.
+
+    Raises:
+        UserError: the shares are not three numbers of at least 0 that add up to 1.
+    """
+    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise UserError(
+            f"the shares of {', '.join(SPLITS)} must be three numbers of at least 0 that add up "
+            f"to 1, not {tuple(shares)}"
+        )
+    train, val, _ = shares
+    fraction = _fraction(key)
+    if fraction < train:
+        return "train"
+    return "val" if fraction < train + val else "test"
+
+
+def _fraction(key: str) -> float:
+    """Hash a key to a number in [0, 1). 48 bits: a float holds them exactly, so never 1.0."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
