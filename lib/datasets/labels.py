@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from lib.errors import UserError
@@ -56,9 +57,17 @@ def gender_of_codes(codes: ArrayLike, zero: Gender) -> pa.StringArray:
     return pa.array(np.where(female, "female", "male"), pa.string(), mask=~known)
 
 
-def gender_of_word(word: str) -> Gender | None:
-    """Read female, male, f, m, woman or man, whatever the case; None for every other word."""
-    return _WORDS.get(word.strip().lower())
+def gender_of_words(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert female, male, f, m, woman and man, in any case; null for every other word.
+
+    Args:
+        words: (n,) strings or nulls.
+
+    Returns:
+        (n,) strings: "female", "male", or null where unknown.
+    """
+    plain = pc.utf8_lower(pc.utf8_trim_whitespace(words))
+    return pa.array(list(_WORDS.values())).take(pc.index_in(plain, pa.array(list(_WORDS))))
 
 
 def as_age(values: ArrayLike) -> pa.Int16Array:

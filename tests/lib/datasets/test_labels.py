@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 
 from lib.datasets.labels import (
@@ -9,7 +10,7 @@ from lib.datasets.labels import (
     Split,
     as_age,
     gender_of_codes,
-    gender_of_word,
+    gender_of_words,
     split_key,
     split_of,
 )
@@ -27,22 +28,10 @@ def test_codes(zero: Gender, expected: list[Gender | None]) -> None:
     assert gender_of_codes([0, 1, math.nan, 2, -1], zero).to_pylist() == expected
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("Female", "female"),
-        ("F", "female"),
-        (" woman ", "female"),
-        ("MALE", "male"),
-        ("m", "male"),
-        ("Man", "male"),
-        ("0", None),
-        ("", None),
-        ("nan", None),
-    ],
-)
-def test_words(word: str, expected: Gender | None) -> None:
-    assert gender_of_word(word) == expected
+def test_words() -> None:
+    words = ["Female", "F", " woman ", "MALE", "m", "Man", "0", "", "nan", None]
+    expected = ["female"] * 3 + ["male"] * 3 + [None] * 4
+    assert gender_of_words(pa.chunked_array([words])).to_pylist() == expected
 
 
 def test_ages_are_whole_years_or_null() -> None:
