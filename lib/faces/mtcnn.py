@@ -1,0 +1,382 @@
+"""MTCNN: faces and five landmarks from three small networks, each stricter than the one before.
+
+The method is that of Zhang, Zhang, Li and Qiao 2016, "Joint Face Detection and Alignment Using
+Multitask Cascaded Convolutional Networks". The weights, the thresholds and the conventions for boxes
+are those of the PyPI package `mtcnn` 1.0.0; the way through them is another:
+
+1. Each image is shrunk to a pyramid of levels, and the levels of the whole batch are packed side by
+   side into square pages. PNet looks at one page after the other and proposes boxes.
+2. RNet judges the proposals of the whole batch, a fixed number at a time, and so does
+3. ONet with those that are left, which also places the landmarks.
+
+So each network is one TensorFlow graph for one shape, whatever the sizes of the images are, and what
+is found in an image does not depend on the others. The graphs are not compiled with XLA: on CPUs that
+was measured to be slower by a quarter (ONet) to four fifths (PNet).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from typing import Any
+
+import cv2
+import joblib
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lib.faces.detections import Detections
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.floating]
+Tensor = Any
+
+_CELL = 12  # pixels: the side of what PNet sees of one place
+_STRIDE = 2  # pixels between the places that PNet looks at
+_PYRAMID = 0.709  # side of a level relative to the one before: about half the area
+_GREY = 127.5  # the pixel value that is 0 to the networks
+_MOST = 2000  # boxes that are compared with each other at once; bounds the memory that noise takes
+
+
+class Mtcnn:
+    """Finds faces with MTCNN. One instance serves one thread of one process.
+
+    How many threads the work takes is for the caller to set, before the first operation, with
+    `tf.config.threading` and `cv2.setNumThreads`.
+
+    Args:
+        canvas: longer side, in pixels, to which larger images are shrunk first.
+        min_face_size: side, in pixels of the shrunk image, of the smallest faces looked for.
+        thresholds: the probabilities, 0..1, that a box must exceed in PNet, RNet and ONet.
+
+    Raises:
+        ValueError: where `min_face_size` is below 12 pixels, or above the canvas.
+    """
+
+    def __init__(
+        self,
+        canvas: int = 640,
+        min_face_size: int = 24,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
+    ) -> None:
+        if not _CELL <= min_face_size <= canvas:
+            raise ValueError(f"min_face_size is {min_face_size}, not in {_CELL}..{canvas} pixels")
+        self.canvas = canvas
+        self.min_face_size = min_face_size
+        self.thresholds = thresholds
+        self._page = _round_up(canvas * _CELL // min_face_size, _STRIDE)
+        self._pnet = _graph(_pnet, (1, self._page, self._page, 3), tf.uint8)
+        self._rnet = _Judge(_rnet, side=24, batch=32)
+        self._onet = _Judge(_onet, side=48, batch=8)
+
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the faces of a batch: see `lib.faces.detections.Detector.detect`."""
+        shrunk = [_shrink(image, self.canvas) for image in images]
+        boxes = self._propose(shrunk)
+        boxes = self._refine(shrunk, boxes)
+        return self._finish(shrunk, boxes, images)
+
+    def _propose(self, images: list[Image]) -> list[Floats]:
+        """PNet's boxes (n, 4) for each image: squares, given by two corners x, y, x, y."""
+        pyramids = [_pyramid(image, _CELL / self.min_face_size) for image in images]
+        pages, corners = _pack([level for pyramid in pyramids for level in pyramid], self._page)
+        maps = [self._pnet(tf.constant(page[np.newaxis])).numpy()[0] for page in pages]
+        corner = iter(corners)
+        proposed = []
+        for image, pyramid in zip(images, pyramids, strict=True):
+            boxes, scores = np.zeros((0, 4)), np.zeros(0)
+            for level in pyramid:
+                found, found_scores = self._windows(_cut(maps, next(corner), level))
+                boxes = np.concatenate([boxes, found * _ratio(image, level)])
+                scores = np.concatenate([scores, found_scores])
+            proposed.append(_square(boxes[_suppress(boxes, scores, 0.7)]))
+        return proposed
+
+    def _windows(self, seen: Floats) -> tuple[Floats, Floats]:
+        """Boxes (n, 4), in pixels of a level, and scores (n,), from PNet's map (rows, columns, 5)."""
+        rows, columns = np.nonzero(seen[..., 4] > self.thresholds[0])
+        seen = seen[rows, columns]
+        corners = _STRIDE * np.stack([columns, rows], axis=1)
+        boxes = np.concatenate([corners, corners + _CELL], axis=1) + _CELL * seen[:, :4]
+        best = _suppress(boxes, seen[:, 4], 0.5)
+        return boxes[best], seen[best, 4]
+
+    def _refine(self, images: list[Image], proposed: list[Floats]) -> list[Floats]:
+        """RNet's boxes (n, 4) for each image, square again."""
+        refined = []
+        for boxes, seen in zip(proposed, self._rnet(images, proposed), strict=True):
+            passed = seen[:, 4] > self.thresholds[1]
+            boxes, seen = _adjust(boxes[passed], seen[passed]), seen[passed]
+            refined.append(_square(boxes[_suppress(boxes, seen[:, 4], 0.7)]))
+        return refined
+
+    def _finish(
+        self, shrunk: list[Image], refined: list[Floats], images: Sequence[Image]
+    ) -> list[Detections]:
+        """ONet's faces, in pixels of the images as they came."""
+        faces = []
+        seen_of_each = self._onet(shrunk, refined)
+        for small, boxes, seen, image in zip(shrunk, refined, seen_of_each, images, strict=True):
+            passed = seen[:, 4] > self.thresholds[2]
+            boxes, seen = boxes[passed], seen[passed]
+            landmarks = _landmarks(boxes, seen)
+            boxes = _adjust(boxes, seen)
+            best = _suppress(boxes, seen[:, 4], 0.7, of_smaller=True)
+            ratio = _ratio(image, small)
+            faces.append(
+                _inside(image, boxes[best] * ratio, seen[best, 4], landmarks[best] * ratio[:2])
+            )
+        return faces
+
+
+class _Judge:
+    """Looks at the inside of boxes with RNet or ONet, a fixed number of boxes at a time."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], side: int, batch: int) -> None:
+        self._side = side
+        self._batch = batch
+        self._graph = _graph(network, (batch, side, side, 3), tf.float32)
+
+    def __call__(self, images: list[Image], boxes: list[Floats]) -> list[Floats]:
+        """For the boxes (n, 4) of each image what the network says of them, (n, columns)."""
+        counts = [len(of_image) for of_image in boxes]
+        ends = np.cumsum(counts)
+        crops = np.zeros(
+            (_round_up(sum(counts), self._batch), self._side, self._side, 3), np.float32
+        )
+        for image, of_image, end in zip(images, boxes, ends, strict=True):
+            if len(of_image):
+                crops[end - len(of_image) : end] = _crop(image, of_image, self._side)
+        seen = np.zeros((len(crops), self._graph.structured_outputs.shape[1]), np.float32)
+        for start in range(0, len(crops), self._batch):
+            part = slice(start, start + self._batch)
+            seen[part] = self._graph(tf.constant(crops[part])).numpy()
+        return np.split(seen[: sum(counts)], ends[:-1])
+
+
+def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: tf.DType) -> Any:
+    """The network as one graph for one shape: traced here, and never again."""
+    function = tf.function(network, autograph=False)
+    return function.get_concrete_function(tf.TensorSpec(shape, dtype))
+
+
+# The networks. Each gives, along the last axis, the offsets of the box's corners x, y, x, y, relative
+# to its size, and the probability of a face; ONet goes on with x and then y of the five landmarks.
+
+
+def _pnet(page: Tensor) -> Tensor:
+    w = _weights("pnet")
+    x = _conv(_normalise(page), w, pool=2)
+    x = _conv(x, w)
+    x = _conv(x, w)
+    offsets = tf.nn.conv2d(x, next(w), 1, "VALID") + next(w)
+    logits = tf.nn.conv2d(x, next(w), 1, "VALID") + next(w)
+    return tf.concat([offsets, _probability(logits)], axis=-1)
+
+
+def _rnet(crops: Tensor) -> Tensor:
+    w = _weights("rnet")
+    x = _conv(_normalise(crops), w, pool=3)
+    x = _conv(x, w, pool=3, padding="VALID")
+    x = _conv(x, w)
+    x = _prelu(_dense(_flatten(x), w), w)
+    offsets, logits = _dense(x, w), _dense(x, w)
+    return tf.concat([offsets, _probability(logits)], axis=-1)
+
+
+def _onet(crops: Tensor) -> Tensor:
+    w = _weights("onet")
+    x = _conv(_normalise(crops), w, pool=3)
+    x = _conv(x, w, pool=3, padding="VALID")
+    x = _conv(x, w, pool=2)
+    x = _conv(x, w)
+    x = _prelu(_dense(_flatten(x), w), w)
+    offsets, landmarks, logits = _dense(x, w), _dense(x, w), _dense(x, w)
+    return tf.concat([offsets, _probability(logits), landmarks], axis=-1)
+
+
+def _weights(name: str) -> Iterator[NDArray[np.float32]]:
+    """The arrays of a network in the order of its layers.
+
+    The file is found without importing the package, which would run `tf.keras`.
+    """
+    path = distribution("mtcnn").locate_file(f"mtcnn/assets/weights/{name}.lz4")
+    return iter(joblib.load(path))
+
+
+def _normalise(pixels: Tensor) -> Tensor:
+    return (tf.cast(pixels, tf.float32) - _GREY) / 128
+
+
+def _conv(x: Tensor, w: Iterator[Any], pool: int = 0, padding: str = "SAME") -> Tensor:
+    x = _prelu(tf.nn.bias_add(tf.nn.conv2d(x, next(w), 1, "VALID"), next(w)), w)
+    return tf.nn.max_pool2d(x, pool, 2, padding) if pool else x
+
+
+def _dense(x: Tensor, w: Iterator[Any]) -> Tensor:
+    return x @ next(w) + next(w)
+
+
+def _prelu(x: Tensor, w: Iterator[Any]) -> Tensor:
+    return tf.maximum(x, 0) + next(w) * tf.minimum(x, 0)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    """Column by column: the weights come from a framework that stores images so."""
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [x.shape[0], -1])
+
+
+def _probability(logits: Tensor) -> Tensor:
+    return tf.nn.softmax(logits)[..., 1:]
+
+
+# The pictures.
+
+
+def _shrink(image: Image, canvas: int) -> Image:
+    """The image with its longer side at most `canvas` pixels long."""
+    height, width = image.shape[:2]
+    scale = canvas / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _pyramid(image: Image, scale: float) -> list[Image]:
+    """The image at `scale`, and smaller and smaller as long as there is something for PNet to see."""
+    levels = []
+    height, width = image.shape[:2]
+    while min(int(height * scale), int(width * scale)) >= _CELL:
+        size = (int(width * scale), int(height * scale))
+        levels.append(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        scale *= _PYRAMID
+    return levels
+
+
+def _pack(levels: list[Image], side: int) -> tuple[list[Image], list[tuple[int, int, int]]]:
+    """Lay the levels out on square pages: on shelves from left to right, the tallest first.
+
+    Returns:
+        The pages, and for each level its page and the row and the column of its upper left corner
+        there, which are even so that PNet's places on the page are its places in the level.
+    """
+    pages: list[Image] = []
+    free: list[int] = []  # of each page, its first row below the shelves
+    shelves: list[_Shelf] = []
+    corners = [(0, 0, 0)] * len(levels)
+    for number in sorted(range(len(levels)), key=lambda number: -len(levels[number])):
+        height, width = levels[number].shape[:2]
+        shelf = next((s for s in shelves if s.height >= height and side - s.column >= width), None)
+        if shelf is None:
+            page = next((page for page, row in enumerate(free) if side - row >= height), len(pages))
+            if page == len(pages):
+                pages.append(np.zeros((side, side, 3), np.uint8))
+                free.append(0)
+            shelf = _Shelf(page, free[page], height)
+            shelves.append(shelf)
+            free[page] = _round_up(shelf.row + height, _STRIDE)
+        corners[number] = (shelf.page, shelf.row, shelf.column)
+        area = (slice(shelf.row, shelf.row + height), slice(shelf.column, shelf.column + width))
+        pages[shelf.page][area] = levels[number]
+        shelf.column = _round_up(shelf.column + width, _STRIDE)
+    return pages, corners
+
+
+@dataclass
+class _Shelf:
+    """A row of a page that holds levels side by side."""
+
+    page: int
+    row: int
+    height: int
+    column: int = 0
+
+
+def _cut(maps: list[Floats], corner: tuple[int, int, int], level: Image) -> Floats:
+    """What PNet saw of the places that lie inside one level, (rows, columns, 5)."""
+    page, row, column = corner
+    height, width = level.shape[:2]
+    rows = slice(row // _STRIDE, (row + height - _CELL) // _STRIDE + 1)
+    columns = slice(column // _STRIDE, (column + width - _CELL) // _STRIDE + 1)
+    return maps[page][rows, columns]
+
+
+def _crop(image: Image, boxes: Floats, side: int) -> NDArray[np.float32]:
+    """The inside of the boxes, (n, side, side, 3), 0..255, and grey beyond the image."""
+    height, width = image.shape[:2]
+    corners = boxes[:, [1, 0, 3, 2]] / [height, width, height, width]
+    crops = tf.image.crop_and_resize(
+        image[np.newaxis],
+        corners.astype(np.float32),
+        np.zeros(len(boxes), np.int32),
+        (side, side),
+        extrapolation_value=_GREY,
+    )
+    return crops.numpy()
+
+
+# Boxes: arrays (n, 4) of the upper left and the lower right corner, x, y, x, y.
+
+
+def _suppress(
+    boxes: Floats, scores: Floats, threshold: float, of_smaller: bool = False
+) -> NDArray[np.intp]:
+    """Which boxes to keep, best first: those that no box of a better score overlaps.
+
+    Unlike in the usual, greedy suppression, a box that is dropped itself still drops others.
+
+    Args:
+        boxes: (n, 4).
+        scores: (n,).
+        threshold: the overlap that is still allowed, 0..1.
+        of_smaller: measure the intersection against the smaller of two boxes, not their union.
+    """
+    order = np.argsort(-scores, kind="stable")[:_MOST]
+    x1, y1, x2, y2 = boxes[order].astype(np.float32).T
+    area = (x2 - x1) * (y2 - y1)
+    width = np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1)
+    height = np.minimum.outer(y2, y2) - np.maximum.outer(y1, y1)
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    whole = np.minimum.outer(area, area) if of_smaller else np.add.outer(area, area) - shared
+    return order[~np.triu(shared > threshold * whole, k=1).any(axis=0)]
+
+
+def _size(boxes: Floats) -> Floats:
+    """Width and height (n, 2) as the networks were taught them: with both border pixels."""
+    return boxes[:, 2:] - boxes[:, :2] + 1
+
+
+def _adjust(boxes: Floats, seen: Floats) -> Floats:
+    """The boxes with their corners moved by the offsets that RNet or ONet saw."""
+    return boxes + seen[:, :4] * np.tile(_size(boxes), 2)
+
+
+def _square(boxes: Floats) -> Floats:
+    """Squares around the same centres, with the longer side of the boxes."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _landmarks(boxes: Floats, seen: Floats) -> Floats:
+    """Where ONet saw the five landmarks (n, 5, 2)."""
+    relative = seen[:, 5:].reshape(-1, 2, 5).swapaxes(1, 2)
+    return boxes[:, np.newaxis, :2] + relative * _size(boxes)[:, np.newaxis] - 1
+
+
+def _ratio(image: Image, shrunk: Image) -> Floats:
+    """What takes x, y, x, y in the shrunk image to the image."""
+    return np.tile(np.divide(image.shape[1::-1], shrunk.shape[1::-1]), 2)
+
+
+def _inside(image: Image, boxes: Floats, scores: Floats, landmarks: Floats) -> Detections:
+    """The faces with their boxes cut off at the border of the image."""
+    upper, lower = np.split(boxes.clip(0, np.tile(image.shape[1::-1], 2)), 2, axis=1)
+    some = (lower > upper).all(axis=1)
+    boxes = np.concatenate([upper, lower - upper], axis=1)
+    return Detections(*(a[some].astype(np.float32) for a in (boxes, scores, landmarks)))
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
