@@ -1,0 +1,211 @@
+"""Faces found in a picture → square crops, as the model's card asks for them.
+
+Coordinates are continuous: pixel i of an axis covers i to i + 1. Every crop is a similarity (scale,
+turn, shift) of the picture; what lies outside the picture is black, as in the chips of UTKFace.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+
+from lib.faces.detections import Detections
+from lib.images import Picture
+
+Point = tuple[float, float]
+
+# Where ArcFace has the five landmarks in its crops of 112 x 112 (Deng et al. 2019).
+ARCFACE_TEMPLATE: tuple[Point, ...] = (
+    (38.2946 / 112, 51.6963 / 112),
+    (73.5318 / 112, 51.5014 / 112),
+    (56.0252 / 112, 71.7366 / 112),
+    (41.5493 / 112, 92.3655 / 112),
+    (70.7299 / 112, 92.2041 / 112),
+)
+
+_OVERSAMPLING = 2
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """How a model wants its faces; stored in its card.
+
+    Attributes:
+        size: Side of the crop in pixels.
+        align: "box": the square around the box's centre with the box's longer side, upright.
+            "landmarks": turned, scaled and shifted so that the landmarks lie on the template, by
+            least squares.
+        margin: For "box": share of the longer side that is added on each side.
+        template: For "landmarks": x and y of the five landmarks, in the order of `Detections`, as
+            shares of the crop's side.
+    """
+
+    size: int
+    align: Literal["box", "landmarks"]
+    margin: float = 0.0
+    template: tuple[Point, ...] = ARCFACE_TEMPLATE
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"the size of a crop must be positive, not {self.size}")
+        if self.align not in ("box", "landmarks"):
+            raise ValueError(f'faces are aligned by "box" or "landmarks", not by {self.align!r}')
+        if self.margin <= -0.5:
+            raise ValueError(f"a margin of {self.margin} leaves nothing of the box")
+        if np.shape(self.template) != (5, 2):
+            raise ValueError("the template must be five points, x and y")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CropSpec":
+        """Undo `to_dict`, also after a way through JSON.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+            ValueError: A value is out of its range.
+        """
+        template = tuple((float(x), float(y)) for x, y in values.get("template", ARCFACE_TEMPLATE))
+        return cls(**{**values, "template": template})
+
+
+def crop_faces(
+    pixels: NDArray[np.uint8], detections: Detections, spec: CropSpec
+) -> NDArray[np.uint8]:
+    """Cut the faces out of a picture.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        detections: n faces, in pixels of that picture.
+        spec: What the crops are to be like.
+
+    Returns:
+        (n, size, size, 3) uint8.
+    """
+    crops = np.empty((len(detections), spec.size, spec.size, 3), np.uint8)
+    for index, transform in enumerate(_transforms(detections, spec)):
+        crops[index] = _cut(pixels, transform, spec.size)
+    return crops
+
+
+def whole(pixels: NDArray[np.uint8], spec: CropSpec) -> NDArray[np.uint8]:
+    """Take a picture (h, w, 3) that is a face crop already: resized to (size, size, 3)."""
+    shrinks = min(pixels.shape[:2]) > spec.size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _resized(pixels, (spec.size, spec.size), method)
+
+
+def sampling(detections: Detections, spec: CropSpec) -> NDArray[np.float64]:
+    """Pixels of the picture for one of the crop, along an axis, (n,); below 1 it is enlarged."""
+    return 1 / np.abs(_transforms(detections, spec)[:, 0])
+
+
+def longer_side_needed(picture: Picture, detections: Detections, spec: CropSpec) -> int:
+    """The longer side at which an image must be decoded so that no crop has to be enlarged.
+
+    It is what `decode` takes as `at_least`, and no more than the full size; a second decoding pays
+    where it is above the longer side of `picture.pixels`. 0 where there is no face.
+    """
+    if not len(detections):
+        return 0
+    full = max(picture.width, picture.height)
+    return int(full / max(1, sampling(detections, spec).min() * picture.scale))
+
+
+def transfer(detections: Detections, source: Picture, target: Picture) -> Detections:
+    """Carry faces found in one decoding of an image over to another decoding of the same image."""
+
+    def carried(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        return target.from_full(source.to_full(points))
+
+    low = carried(detections.boxes[:, :2])
+    high = carried(detections.boxes[:, :2] + detections.boxes[:, 2:])
+    boxes = np.concatenate([low, high - low], axis=1)
+    return Detections(boxes, detections.scores, carried(detections.landmarks))
+
+
+# A transform is kept as two complex numbers, a and b: the point x + iy of the picture goes to
+# a (x + iy) + b of the crop. Such maps are just the similarities that do not mirror.
+
+
+def _transforms(detections: Detections, spec: CropSpec) -> NDArray[np.complex128]:
+    """From the picture to the crops, (n, 2)."""
+    if spec.align == "box":
+        return _box_transforms(detections.boxes, spec)
+    return _landmark_transforms(detections.landmarks, spec)
+
+
+def _box_transforms(boxes: NDArray[np.float32], spec: CropSpec) -> NDArray[np.complex128]:
+    corner, extent = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    centre = _complex(corner + extent / 2)
+    side = np.maximum(extent.max(axis=1, initial=0), 1) * (1 + 2 * spec.margin)
+    a = spec.size / side + 0j
+    return np.stack([a, spec.size * (0.5 + 0.5j) - a * centre], axis=1)
+
+
+def _landmark_transforms(landmarks: NDArray[np.float32], spec: CropSpec) -> NDArray[np.complex128]:
+    """Least squares over the landmarks: what Umeyama (1991) finds, with mirroring ruled out."""
+    source = _complex(landmarks.astype(np.float64))
+    target = _complex(np.array(spec.template)) * spec.size
+    source_mean, target_mean = source.mean(axis=1, keepdims=True), target.mean()
+    spread = source - source_mean
+    weight = (np.abs(spread) ** 2).sum(axis=1)
+    a = (spread.conj() * (target - target_mean)).sum(axis=1) / np.maximum(weight, _TINY)
+    # Landmarks that lie on one spot, or mirrored, determine no scale: one pixel for one, then.
+    a = np.where(np.abs(a) < _TINY, 1, a)
+    return np.stack([a, target_mean - a * source_mean[:, 0]], axis=1)
+
+
+def _complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+    return points[..., 0] + 1j * points[..., 1]
+
+
+def _cut(
+    pixels: NDArray[np.uint8], transform: NDArray[np.complex128], size: int
+) -> NDArray[np.uint8]:
+    """One crop, sampled twice as finely as needed and averaged, so that it is sharp between pixels.
+
+    `cv2.warpAffine` would skip pixels when it shrinks, so the picture is shrunk by area before it.
+    """
+    a, b = transform * _OVERSAMPLING
+    fine = size * _OVERSAMPLING
+    step = max(1.0, 1 / abs(a))
+    left, top, right, bottom = _region(pixels, a, b, fine, margin=2 * step)
+    if left >= right or top >= bottom:
+        return np.zeros((size, size, 3), np.uint8)
+    region = pixels[top:bottom, left:right]
+    if step > 1:
+        shrunk = max(1, round((right - left) / step)), max(1, round((bottom - top) / step))
+        region = _resized(region, shrunk, cv2.INTER_AREA)
+    step_x, step_y = (right - left) / region.shape[1], (bottom - top) / region.shape[0]
+    corner = a * complex(left, top) + b
+    linear = np.array([[a.real * step_x, -a.imag * step_y], [a.imag * step_x, a.real * step_y]])
+    # OpenCV counts from the centre of the first pixel.
+    shift = linear @ (0.5, 0.5) + (corner.real - 0.5, corner.imag - 0.5)
+    warped = cv2.warpAffine(region, np.column_stack([linear, shift]), (fine, fine))
+    return _resized(warped, (size, size), cv2.INTER_AREA)
+
+
+def _resized(image: MatLike, size: tuple[int, int], method: int) -> NDArray[np.uint8]:
+    return cv2.resize(image, size, interpolation=method).astype(np.uint8, copy=False)
+
+
+def _region(
+    pixels: NDArray[np.uint8], a: complex, b: complex, size: int, margin: float
+) -> tuple[int, int, int, int]:
+    """The part of the picture under a crop and a margin around it: left, top, right, bottom."""
+    corners = (size * np.array([0, 1, 1j, 1 + 1j]) - b) / a
+    height, width = pixels.shape[:2]
+    return (
+        int(np.clip(corners.real.min() - margin, 0, width)),
+        int(np.clip(corners.imag.min() - margin, 0, height)),
+        int(np.ceil(np.clip(corners.real.max() + margin, 0, width))),
+        int(np.ceil(np.clip(corners.imag.max() + margin, 0, height))),
+    )
