@@ -222,7 +222,7 @@ def _entry(archive: _Archive, position: int) -> tuple[Member | None, int]:
     while header.kind in _EXTENSIONS:
         extended = _extension(archive, header) | extended  # the first one counts, as in tarfile
         header = _header(archive, header.following)
-    if header.kind == _SPARSE or "GNU.sparse.major" in extended:
+    if header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
         raise TarError("a sparse file is here, whose content is not in one piece", position)
     header = _override(header, extended)
     if header.data_end > archive.length:

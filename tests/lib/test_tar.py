@@ -31,7 +31,7 @@ def packed(files: dict[str, bytes], layout: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def mixed(layout: int, seed: int = 0) -> bytes:
-    """A tar with one of everything, a tar inside the tar included."""
+    """A tar with one of everything, and with contents that look like a tar or like a header."""
     rng = random.Random(seed)
     inner = packed({f"inner-{i}.jpg": rng.randbytes(700) for i in range(3)}, layout)
     file = io.BytesIO()
@@ -41,6 +41,7 @@ def mixed(layout: int, seed: int = 0) -> bytes:
         add(archive, "folder/one.jpg", rng.randbytes(1))
         add(archive, "evil.tar", inner)
         add(archive, "evil-cut.tar", inner[:-700])
+        add(archive, "evil-header.jpg", inner[:512] + rng.randbytes(2000))
         add(archive, "link.jpg", b"", type=tarfile.SYMTYPE, linkname="folder/one.jpg")
         add(archive, "hard.jpg", b"", type=tarfile.LNKTYPE, linkname="folder/one.jpg")
         if layout != tarfile.USTAR_FORMAT:
@@ -234,11 +235,16 @@ def test_a_range_behind_which_the_archive_is_cut_off_is_whole() -> None:
 
 
 @pytest.mark.usefixtures("near_sighted")
-def test_a_sparse_file_is_refused() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{"type": tarfile.GNUTYPE_SPARSE}, {"pax_headers": {"GNU.sparse.major": "1"}}],
+    ids=["gnu", "pax"],
+)
+def test_a_sparse_file_is_refused(fields: dict[str, object]) -> None:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         add(archive, "a.jpg", b"a")
-        add(archive, "b.jpg", b"", type=tarfile.GNUTYPE_SPARSE)
+        add(archive, "b.jpg", b"", **fields)
     names, error = drain(iter_members(io.BytesIO(file.getvalue())))
     assert names == ["a.jpg"]
     assert "sparse" in str(error)
