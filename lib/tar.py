@@ -46,12 +46,17 @@ class TarError(UserError):
     """The archive is damaged, cut off or of another format.
 
     Attributes:
+        reason: in words.
         offset: byte of the archive at which it cannot be understood.
     """
 
     def __init__(self, reason: str, offset: int) -> None:
-        super().__init__(f"the tar cannot be read from byte {offset}: {reason}")
+        super().__init__(reason, offset)  # as they are, so that a worker can pickle the error
+        self.reason = reason
         self.offset = offset
+
+    def __str__(self) -> str:
+        return f"the tar cannot be read from byte {self.offset}: {self.reason}"
 
 
 class Member(NamedTuple):

@@ -1,4 +1,5 @@
 import io
+import pickle
 import random
 import tarfile
 from collections.abc import Iterator
@@ -161,6 +162,18 @@ def test_pax_size_counts() -> None:
     assert [member.size for member in by_tarfile(data)] == [3, 1]
 
 
+@pytest.mark.parametrize("first", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_of_two_long_names_that_counts_which_counts_for_tarfile(first: bytes) -> None:
+    names = {tarfile.XHDTYPE: b"14 path=x.jpg\n", tarfile.GNUTYPE_LONGNAME: b"l.jpg\0"}
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for kind in sorted(names, key=lambda kind: kind != first):
+            add(archive, "extended", names[kind], type=kind)
+        add(archive, "short.jpg", b"a")
+    data = file.getvalue()
+    assert list(iter_members(io.BytesIO(data))) == by_tarfile(data)
+
+
 def test_old_tars_sum_signed_bytes() -> None:
     data = bytearray(packed({"é.jpg": b"abc"}, tarfile.USTAR_FORMAT))
     data[148:156] = b" " * 8
@@ -223,6 +236,12 @@ def test_what_is_before_the_damage_comes_then_the_error(
     assert error.offset == offset
     assert reason in str(error)
     assert "\n" not in str(error)
+
+
+def test_the_error_travels_between_processes() -> None:
+    copy = pickle.loads(pickle.dumps(TarError("there is no header", 512)))
+    assert copy.offset == 512
+    assert str(copy) == "the tar cannot be read from byte 512: there is no header"
 
 
 @pytest.mark.usefixtures("near_sighted")
