@@ -101,13 +101,14 @@ def _check_columns(there: list[str], name: str, chosen: list[str]) -> None:
 
 
 def _strings(table: pa.Table, column: str | None) -> pa.ChunkedArray:
-    """A column as strings; nulls where there is no such column."""
+    """A column as strings, the empty ones null; nulls where there is no such column."""
     if column is None:
         return pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
     values = table[column]
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), None, values)
-    return values.cast(pa.string())
+    strings = values.cast(pa.string())
+    return pc.if_else(pc.equal(strings, ""), None, strings)
 
 
 def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

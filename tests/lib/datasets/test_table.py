@@ -106,6 +106,14 @@ def test_other_files_are_refused_in_one_line(name: str, content: bytes, message:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_empty_identity_is_nobody(suffix: str) -> None:
+    columns = {"path": ["", "a"], "age": [1, 2], "gender": ["f", "f"], "who": ["", "x"]}
+    table = read_table(encoded(columns, suffix), f"faces{suffix}", Names(identity="who"))
+    assert table["identity"].to_pylist() == [None, "x"]
+    assert table["path"].to_pylist() == [None, "a"]
+
+
 def test_a_table_without_rows() -> None:
     table = read_table(io.BytesIO(b"path,age,gender\n"), "faces.csv", Names())
     assert table.num_rows == 0
