@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -282,3 +283,23 @@ def test_nasty_files(tmp_path: Path) -> None:
             assert picture.pixels.size
         else:
             assert status_of(data) == status, name
+
+
+@pytest.mark.data
+def test_photographs_equal_another_decoder_and_their_own_reduction(shared_data: Path) -> None:
+    """Reduced in the JPEG decoder or averaged afterwards: the same picture at the same place."""
+    for path in sorted((shared_data / "photos").glob("*.jpg"))[:12]:
+        data = path.read_bytes()
+        full = decode(data, LIMITS)
+        reduced = decode(data, LIMITS, at_least=300)
+        height, width = full.pixels.shape[:2]
+
+        assert (full.pixels[:, :, ::-1] == cv2.imread(str(path))).all()
+        rows, columns = height // reduced.scale, width // reduced.scale
+        averaged = cv2.resize(
+            full.pixels[: rows * reduced.scale, : columns * reduced.scale],
+            (columns, rows),
+            interpolation=cv2.INTER_AREA,
+        )
+        difference = np.abs(averaged.astype(int) - reduced.pixels[:rows, :columns])
+        assert difference.mean() < 2
