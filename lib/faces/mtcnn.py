@@ -1,17 +1,17 @@
 """MTCNN: faces and five landmarks from three small networks, each stricter than the one before.
 
 The method is that of Zhang, Zhang, Li and Qiao 2016, "Joint Face Detection and Alignment Using
-Multitask Cascaded Convolutional Networks". The weights, the thresholds and the conventions for boxes
-are those of the PyPI package `mtcnn` 1.0.0; the way through them is another:
+Multitask Cascaded Convolutional Networks". The weights, the thresholds and the conventions of
+boxes are those of the PyPI package `mtcnn` 1.0.0; the way through them is another:
 
 1. Each image is shrunk to a pyramid of levels, and the levels of the whole batch are packed side by
    side into square pages. PNet looks at one page after the other and proposes boxes.
 2. RNet judges the proposals of the whole batch, a fixed number at a time, and so does
 3. ONet with those that are left, which also places the landmarks.
 
-So each network is one TensorFlow graph for one shape, whatever the sizes of the images are, and what
-is found in an image does not depend on the others. The graphs are not compiled with XLA: on CPUs that
-was measured to be slower by a quarter (ONet) to four fifths (PNet).
+So each network is one TensorFlow graph for one shape, whatever the sizes of the images are, and
+what is found in an image does not depend on the others. The graphs are not compiled with XLA: on a
+CPU that was measured to be slower, by a quarter (ONet) to four fifths (PNet).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -80,21 +80,21 @@ class Mtcnn:
     def _propose(self, images: list[Image]) -> list[Floats]:
         """PNet's boxes (n, 4) for each image: squares, given by two corners x, y, x, y."""
         pyramids = [_pyramid(image, _CELL / self.min_face_size) for image in images]
-        pages, corners = _pack([level for pyramid in pyramids for level in pyramid], self._page)
+        pages, corners = _pack([level for pyramid in pyramids for level, _ in pyramid], self._page)
         maps = [self._pnet(tf.constant(page[np.newaxis])).numpy()[0] for page in pages]
         corner = iter(corners)
         proposed = []
-        for image, pyramid in zip(images, pyramids, strict=True):
+        for pyramid in pyramids:
             boxes, scores = np.zeros((0, 4)), np.zeros(0)
-            for level in pyramid:
+            for level, scale in pyramid:
                 found, found_scores = self._windows(_cut(maps, next(corner), level))
-                boxes = np.concatenate([boxes, found * _ratio(image, level)])
+                boxes = np.concatenate([boxes, found / scale])
                 scores = np.concatenate([scores, found_scores])
             proposed.append(_square(boxes[_suppress(boxes, scores, 0.7)]))
         return proposed
 
     def _windows(self, seen: Floats) -> tuple[Floats, Floats]:
-        """Boxes (n, 4), in pixels of a level, and scores (n,), from PNet's map (rows, columns, 5)."""
+        """Boxes (n, 4) in pixels of a level, and scores (n,), out of what PNet saw there."""
         rows, columns = np.nonzero(seen[..., 4] > self.thresholds[0])
         seen = seen[rows, columns]
         places = _STRIDE * np.stack([columns, rows], axis=1)
@@ -141,19 +141,17 @@ class _Judge:
 
     def __call__(self, images: list[Image], boxes: list[Floats]) -> list[Floats]:
         """For the boxes (n, 4) of each image what the network says of them, (n, columns)."""
-        counts = [len(of_image) for of_image in boxes]
-        ends = np.cumsum(counts)
-        crops = np.zeros(
-            (_round_up(sum(counts), self._batch), self._side, self._side, 3), np.float32
-        )
+        padded = _round_up(sum(map(len, boxes)), self._batch)
+        ends = np.cumsum([len(of_image) for of_image in boxes], dtype=int)
+        crops = np.zeros((padded, self._side, self._side, 3), np.float32)
         for image, of_image, end in zip(images, boxes, ends, strict=True):
             if len(of_image):
                 crops[end - len(of_image) : end] = _crop(image, of_image, self._side)
-        seen = np.zeros((len(crops), self._graph.structured_outputs.shape[1]), np.float32)
-        for start in range(0, len(crops), self._batch):
+        seen = np.zeros((padded, self._graph.structured_outputs.shape[1]), np.float32)
+        for start in range(0, padded, self._batch):
             part = slice(start, start + self._batch)
             seen[part] = self._graph(tf.constant(crops[part])).numpy()
-        return np.split(seen[: sum(counts)], ends[:-1])
+        return [seen[end - len(of_image) : end] for of_image, end in zip(boxes, ends, strict=True)]
 
 
 def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
@@ -162,8 +160,8 @@ def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
     return function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
 
 
-# The networks. Each gives, along the last axis, the offsets of the box's corners x, y, x, y, relative
-# to its size, and the probability of a face; ONet goes on with x and then y of the five landmarks.
+# The networks. Along the last axis each gives the offsets of the box's corners, x, y, x, y, in
+# units of its size, and the probability of a face; ONet adds the x and then the y of five landmarks.
 
 
 def _pnet(page: Tensor) -> Tensor:
@@ -242,19 +240,20 @@ def _shrink(image: Image, canvas: int) -> Image:
     if scale >= 1:
         return np.ascontiguousarray(image)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _pyramid(image: Image, scale: float) -> list[Pixels]:
-    """The image at `scale`, and ever smaller as long as PNet sees something."""
-    levels: list[Pixels] = []
+def _pyramid(image: Image, scale: float) -> list[tuple[Pixels, float]]:
+    """The image at `scale`, then ever smaller as long as PNet sees something, with the scales."""
     whole = image.astype(np.float32)  # rounding every level to uint8 would move the probabilities
     height, width = image.shape[:2]
+    levels: list[tuple[Pixels, float]] = []
     while min(int(height * scale), int(width * scale)) >= _CELL:
         # From the level with four times the pixels: three times as fast as from the image.
-        source = levels[-2] if len(levels) > 1 else whole
+        source = levels[-2][0] if len(levels) > 1 else whole
         size = (int(width * scale), int(height * scale))
-        levels.append(np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA)))
+        level = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
+        levels.append((np.asarray(level, np.float32), scale))
         scale *= _PYRAMID
     return levels
 
@@ -298,7 +297,7 @@ class _Shelf:
     column: int = 0
 
 
-def _cut(maps: list[Floats], corner: tuple[int, int, int], level: Image) -> Floats:
+def _cut(maps: list[Floats], corner: tuple[int, int, int], level: Pixels) -> Floats:
     """What PNet saw of the places that lie inside one level, (rows, columns, 5)."""
     page, row, column = corner
     height, width = level.shape[:2]
@@ -337,7 +336,7 @@ def _suppress(
         threshold: the overlap that is still allowed, 0..1.
         of_smaller: measure the intersection against the smaller of two boxes, not their union.
     """
-    order = np.argsort(scores.astype(np.float64))[::-1][:_MOST]
+    order = np.argsort(scores)[::-1][:_MOST]
     x1, y1, x2, y2 = boxes[order].astype(np.float32).T
     area = (x2 - x1) * (y2 - y1)
     width = np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1)
