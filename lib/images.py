@@ -81,8 +81,8 @@ _OTHER_MAGIC = (
 class Limits:
     """What may be decoded at all.
 
-    The defaults admit the largest photographs that a phone takes (200 megapixels). While an image is
-    decoded it takes up to four bytes a pixel, a progressive JPEG six, besides the result.
+    The defaults admit the largest photographs that a phone takes (200 megapixels). While an image
+    is decoded it takes up to four bytes a pixel, a progressive JPEG six, besides the result.
 
     Attributes:
         max_pixels: width times height, as the header tells them.
