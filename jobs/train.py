@@ -5,7 +5,7 @@ import logging
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,7 @@ class Options:
 
     images: tuple[Path, ...]
     output: Path
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,6 +84,7 @@ def _members(tars: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 
 def _pixels(data: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None, "a chip of the set is damaged"
     return cv2.resize(image, (SOURCE_SIDE, SOURCE_SIDE), interpolation=cv2.INTER_AREA)
 
 

@@ -161,7 +161,7 @@ def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
 
 
 # The networks. Along the last axis each gives the offsets of the box's corners, x, y, x, y, in
-# units of its size, and the probability of a face; ONet adds the x and then the y of five landmarks.
+# units of its size, and the probability of a face; ONet adds the x, then the y of five landmarks.
 
 
 def _pnet(page: Tensor) -> Tensor:

@@ -132,9 +132,7 @@ def train(training: Faces, validation: Faces, recipe: Recipe) -> Networks:
         started = time.monotonic()
         size = recipe.small_size if epoch < recipe.small_epochs else recipe.size
         batches = _batches(order.permutation(len(training)), recipe.batch_size)
-        losses = [
-            step(training.images[b], targets[b], training.genders[b], size) for b in batches
-        ]
+        losses = [step(training.images[b], targets[b], training.genders[b], size) for b in batches]
         seconds = time.monotonic() - started
         mae, accuracy = validate(networks, validation, size)
         log.info(

@@ -19,7 +19,9 @@ def smoothed_ages(ages: NDArray[np.integer], sigma: float) -> NDArray[np.float32
     Returns:
         (n, 101) float32; every row sums to one.
     """
-    distance = np.arange(AGE_CLASSES, dtype=np.float32)[None] - np.asarray(ages, np.float32)[:, None]
+    distance = (
+        np.arange(AGE_CLASSES, dtype=np.float32)[None] - np.asarray(ages, np.float32)[:, None]
+    )
     weight = np.exp(-0.5 * (distance / sigma) ** 2)
     return weight / weight.sum(axis=1, keepdims=True)
 

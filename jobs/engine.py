@@ -1,0 +1,130 @@
+"""Ray, set up for the jobs: quiet, and with what its defaults leave open."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
+# pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
+os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
+
+import pyarrow.fs
+import ray
+import ray.data
+from ray.data.checkpoint import CheckpointConfig
+
+from lib.placement import TASK_CPUS
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[dict[str, float]]:
+    """Connect to the cluster of the job or the environment, else start one here for the while.
+
+    Yields:
+        The cluster's resources by name.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    # In a submitted job the address is set, and everything else is the cluster's to say.
+    own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    with _native_errors_to_logs_only():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+        # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _native_errors_to_logs_only() -> Iterator[None]:
+    """Keep Ray's native code off the terminal: it writes over the progress even of what it mends.
+
+    All of it is in the logs of Ray's session, too. Python's own messages still arrive.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(terminal), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+def configure(checkpoint: Path) -> None:
+    """Set up Ray Data for rows that are committed as they are written.
+
+    Args:
+        checkpoint: folder that remembers which ids have been written; outside of what is written.
+    """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.checkpoint_config = CheckpointConfig(
+        "id",
+        str(checkpoint),
+        delete_checkpoint_on_success=False,
+        override_filesystem=pyarrow.fs.LocalFileSystem(),
+    )
+
+
+def read_manifest(folder: Path, blocks: int) -> ray.data.Dataset:
+    """The manifest as a data set of that many blocks; ids written before are dropped by the engine."""
+    return ray.data.read_parquet(
+        str(folder),
+        columns=["id", "uri"],
+        override_num_blocks=blocks,
+        num_cpus=TASK_CPUS,
+    )
+
+
+def pool(actors: int) -> ray.data.ActorPoolStrategy:
+    """A pool of that many workers, each with few enough batches waiting that none idles at the end."""
+    return ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
+
+
+def reason(error: BaseException) -> str:
+    """The last line of an error: what happened, without the way through Ray."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@ray.remote(num_cpus=0)
+class _WorkSeconds:
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+
+    def add(self, seconds: dict[str, float]) -> None:
+        self._seconds.update(seconds)
+
+    def total(self) -> dict[str, float]:
+        return dict(self._seconds)
+
+
+class WorkSeconds:
+    """Seconds by kind of work, summed over all workers of a cluster."""
+
+    def __init__(self) -> None:
+        self._actor: Any = _WorkSeconds.remote()  # type: ignore[attr-defined]
+
+    def __call__(self, seconds: dict[str, float]) -> None:
+        """Add what one worker took for one batch; does not wait."""
+        self._actor.add.remote(seconds)
+
+    def total(self) -> dict[str, float]:
+        """All seconds so far."""
+        return ray.get(self._actor.total.remote())

@@ -1,0 +1,245 @@
+"""Label every image of an archive with age and gender: `python -m jobs.score --help`."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lib import options as command_line
+from lib import run_record
+from lib.archive import Archive, ManifestSummary, read_summary, write_manifest
+from lib.errors import UserError
+from lib.faces.detector import DetectorSpec, Kind
+from lib.images import Limits
+from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
+from lib.models.bundle import Bundle, read_bundle
+from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Layout, Pool, Size, place
+from lib.progress import Progress
+from lib.stages.fetch import Fetch
+from lib.stages.find_faces import FindFaces
+from lib.stages.label import Label, model_id
+from lib.stages.predict import Predict
+from lib.stages.stage import Chain, Stage
+from lib.summary import Summary, first_rows
+
+log = logging.getLogger("score")
+
+PROGRAM = "python -m jobs.score"
+FAILED, INTERRUPTED = 1, 130
+
+BATCH = 64
+"""Images that pass the stages together; what is in memory of each worker at a time."""
+BLOCKS = 96
+BLOCK_ROWS = (16, 256)
+"""A block is what is committed at a time. Small ones lose less when a run is killed and leave no
+worker idle at the end; large ones make fewer files."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Label every image of an archive with age and gender.
+
+    Stopped or killed at any moment, the same command goes on where it was.
+
+    Attributes:
+        images: Folders, searched recursively, or image files.
+        output: Folder for the result: labels/, manifest/, run.json, summary.json.
+        model: Bundle folder of the model.
+        detector: Who finds the faces. none: the images are face crops already.
+        detector_weights: ONNX file with the weights, for yunet.
+        age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
+        limit: Label only the first N images.
+        max_image_pixels: An image of more pixels is not decoded, and gets the status too_large.
+        max_image_bytes: The same for the bytes of the file.
+        max_error_rate: Share of images with an error status above which the job fails.
+        layout: fused: one pool does all where it can; separate: faces, age and gender each have one.
+        faces: Workers that fetch, decode, detect and crop.
+        age: Workers of the age model, or of both models with fused on GPUs.
+        gender: Workers of the gender model.
+    """
+
+    images: tuple[str, ...]
+    output: Path
+    model: Path = Path("models/default")
+    detector: Kind = "mtcnn"
+    detector_weights: str | None = None
+    age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    limit: int | None = None
+    max_image_pixels: int = Limits.max_pixels
+    max_image_bytes: int = Limits.max_bytes
+    max_error_rate: float = 1.0
+    layout: Layout = "auto"
+    faces: Size = field(default_factory=Size)
+    age: Size = field(default_factory=Size)
+    gender: Size = field(default_factory=Size)
+
+    def check(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: names the option and the value.
+        """
+        if not self.images:
+            raise UserError("--images needs at least one folder or file")
+        for name in ("limit", "max_image_pixels", "max_image_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise UserError(f"--max-error-rate must be in 0..1, not {self.max_error_rate}")
+        for pool in ("faces", "age", "gender"):
+            getattr(self, pool).check(f"--{pool}")
+        self.detector_spec.check()
+
+    @property
+    def detector_spec(self) -> DetectorSpec:
+        """The detector that was chosen."""
+        return DetectorSpec(self.detector, self.detector_weights)
+
+    @property
+    def limits(self) -> Limits:
+        """What is not decoded."""
+        return Limits(self.max_image_pixels, self.max_image_bytes)
+
+    def fingerprint(self, bundle: Bundle) -> dict[str, object]:
+        """All that changes a label, or which images there are."""
+        return {
+            "images": [i if "://" in i else str(Path(i).absolute()) for i in self.images],
+            "limit": self.limit,
+            "model": model_id(bundle),
+            "detector": self.detector_spec.digest(),
+            "max_image_pixels": self.max_image_pixels,
+            "max_image_bytes": self.max_image_bytes,
+            "age_distribution": self.age_distribution,
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
+    options = command_line.parse(Options, arguments, PROGRAM)
+    options.check()
+    bundle = read_bundle(options.model.resolve())
+    archive = Archive(options.images, options.limit)
+    run_record.claim(options.output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+    try:
+        manifest = list_images(archive, options.output)
+        summary = label_images(options, bundle, manifest)
+    except KeyboardInterrupt:
+        log.info("stopped; the same command goes on where it was")
+        return INTERRUPTED
+    return verdict(options, summary)
+
+
+def list_images(archive: Archive, output: Path) -> ManifestSummary:
+    """List the archive once; a run that goes on has its list already."""
+    folder = output / "manifest"
+    if not folder.exists():
+        write_manifest(archive, str(folder))
+    manifest = read_summary(str(folder))
+    log.info("%s images to label", f"{manifest.images:,}")
+    return manifest
+
+
+def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) -> Summary:
+    """Label all images that have no row yet."""
+    labels = options.output / "labels"
+    counts = LabelCounts(labels)
+    before = counts.update()
+    started = time.monotonic()
+    work_seconds: dict[str, float] = {}
+    if before.total() < manifest.images:
+        with Progress(manifest.images, counts.update):
+            work_seconds = run_pipeline(options, bundle, manifest)
+    else:
+        log.info("all images have their row already; nothing to do")
+    statuses = counts.update()
+    return Summary(
+        images=manifest.images,
+        skipped=manifest.skipped,
+        statuses=statuses,
+        faces=count_faces(labels),
+        model=model_id(bundle),
+        seconds=time.monotonic() - started,
+        images_this_time=statuses.total() - before.total(),
+        work_seconds=work_seconds,
+    )
+
+
+def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) -> dict[str, float]:
+    """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from jobs import engine
+
+    output = options.output.resolve()
+    with engine.cluster() as resources:
+        pools = place(
+            options.layout,
+            bundle.trunk is not None,
+            resources.get("CPU", 0),
+            resources.get("GPU", 0),
+            {"faces": options.faces, "age": options.age, "gender": options.gender},
+        )
+        engine.configure(output / "checkpoint")
+        work_seconds = engine.WorkSeconds()
+        rows = engine.read_manifest(output / "manifest", blocks=block_count(manifest.images))
+        for pool in pools:
+            rows = rows.map_batches(
+                Chain,
+                fn_constructor_args=(stages(pool, pools, options, bundle), work_seconds),
+                batch_size=BATCH,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
+                compute=engine.pool(pool.actors),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus,
+            )
+        rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
+        return work_seconds.total()
+
+
+def stages(pool: Pool, pools: Sequence[Pool], options: Options, bundle: Bundle) -> list[Stage]:
+    """What the workers of a pool do, in order."""
+    chain: list[Stage] = []
+    if FACES in pool.stages:
+        chain.append(Fetch(options.max_image_bytes))
+        chain.append(FindFaces(options.detector_spec, bundle.crop, options.limits, pool.threads))
+    tasks = tuple(stage for stage in pool.stages if stage in (AGE, GENDER))
+    if tasks:
+        chain.append(Predict(bundle, tasks, pool.threads))
+    if pool is pools[-1]:
+        chain.append(Label(bundle, options.age_distribution))
+    return chain
+
+
+def block_count(images: int) -> int:
+    """Blocks for that many images."""
+    smallest, largest = BLOCK_ROWS
+    return max(1, images // min(max(images // BLOCKS, smallest), largest))
+
+
+def verdict(options: Options, summary: Summary) -> int:
+    """Check the result, sum up, and give the exit status."""
+    missing, repeated = rows_missing_and_repeated(options.output / "labels", summary.images)
+    summary.write(options.output)
+    sys.stdout.write(f"\n{summary}\n\n{first_rows(options.output / 'labels')}\n\n")
+    if missing or repeated:
+        log.error("error: %d images have no row, %d rows are too many", missing, repeated)
+        return FAILED
+    if summary.error_rate > options.max_error_rate:
+        log.error(
+            "error: %.1f%% of the images could not be labelled, more than --max-error-rate %g; "
+            "the column error of %s says why",
+            100 * summary.error_rate, options.max_error_rate, options.output / "labels",
+        )  # fmt: skip
+        return FAILED
+    sys.stdout.write(f"labels: {options.output / 'labels'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,170 @@
+"""A bundle: a folder with the networks of a model and the card that says how to use them."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib.errors import UserError
+from lib.faces.crop import CropSpec
+
+CARD = "card.json"
+FORMAT = 1
+TASKS = ("age", "gender")
+
+
+class Network(Protocol):
+    """What can be saved as a `.keras` file; `keras.Model` is one."""
+
+    def save(self, filepath: Path) -> None:
+        """Write the network to a file."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How uint8 RGB crops become a network's input: `(channels(crop) * scale - mean) / std`."""
+
+    channels: str = "rgb"
+    scale: float = 1 / 255
+    mean: float = 0.5
+    std: float = 0.25
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on validation data; the neutral values leave a network's output as it is.
+
+    Attributes:
+        age_interval_scale: factor on the distance of an age interval's ends from the expected age.
+        gender_temperature: divisor of the logits of gender.
+    """
+
+    age_interval_scale: float = 1.0
+    gender_temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose card has been read and whose files are the card's.
+
+    Attributes:
+        folder: where it is.
+        name: of the model, for people.
+        digest: sha256 of the card, which holds the digests of all files: the model's identity.
+        trunk: file of the network (crops → features) that both heads stand on; None where each task
+            has a network of its own, from crops to probabilities.
+        networks: file of the network for each task of `TASKS`: features or crops → probabilities.
+        crop: how faces are cut out.
+        pixels: how crops become input.
+        gender_labels: what the outputs of the gender network mean, in order.
+        calibration: see there.
+        card: all that the card says.
+    """
+
+    folder: Path
+    name: str
+    digest: str
+    trunk: Path | None
+    networks: Mapping[str, Path]
+    crop: CropSpec
+    pixels: Pixels
+    gender_labels: tuple[str, ...]
+    calibration: Calibration
+    card: Mapping[str, Any]
+
+
+def write_bundle(
+    folder: Path,
+    name: str,
+    networks: Mapping[str, Network],
+    crop: CropSpec,
+    pixels: Pixels,
+    gender_labels: tuple[str, ...],
+    calibration: Calibration,
+    facts: Mapping[str, Any],
+) -> Bundle:
+    """Save networks and a card that describes them; the card comes last, so half a bundle is none.
+
+    Args:
+        folder: made if it does not exist.
+        name: of the model, for people.
+        networks: by name: "age", "gender" and, where both stand on one, "trunk".
+        crop: how faces are to be cut out.
+        pixels: how crops become input.
+        gender_labels: what the outputs of "gender" mean, in order.
+        calibration: fitted on validation data.
+        facts: what else a reader should know: training data, metrics, terms; JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for network, model in networks.items():
+        file = f"{network}.keras"
+        model.save(folder / file)
+        files[network] = {"file": file, "sha256": _sha256(folder / file)}
+    card = {
+        "format": FORMAT,
+        "name": name,
+        "networks": files,
+        "crop": crop.to_dict(),
+        "pixels": vars(pixels),
+        "gender_labels": list(gender_labels),
+        "calibration": vars(calibration),
+        **facts,
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return read_bundle(folder)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check the card, and check every file against it, without loading a network.
+
+    Raises:
+        UserError: there is no card, it is not one, or a file is missing or not the card's.
+    """
+    path = folder / CARD
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"no model at {str(folder)!r}: cannot read {CARD} ({error.strerror}); "
+            "give --model a bundle folder, such as models/default"
+        ) from None
+    try:
+        card = json.loads(text)
+        if card["format"] != FORMAT:
+            raise UserError(f"{path} has the format {card['format']}; this version reads {FORMAT}")
+        files = {
+            name: _checked(folder / entry["file"], entry["sha256"])
+            for name, entry in card["networks"].items()
+        }
+        return Bundle(
+            folder=folder,
+            name=card["name"],
+            digest=hashlib.sha256(text).hexdigest(),
+            trunk=files.get("trunk"),
+            networks={task: files[task] for task in TASKS},
+            crop=CropSpec.from_dict(card["crop"]),
+            pixels=Pixels(**card["pixels"]),
+            gender_labels=tuple(card["gender_labels"]),
+            calibration=Calibration(**card["calibration"]),
+            card=card,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a model card: {type(error).__name__}: {error}") from None
+
+
+def _checked(file: Path, sha256: str) -> Path:
+    """A digest from the card proves that the file is whole; nothing else is read before it."""
+    if not file.is_file():
+        raise UserError(f"the model's file {str(file)!r} is missing; copy the bundle again")
+    if _sha256(file) != sha256 or not zipfile.is_zipfile(file):
+        raise UserError(f"the model's file {str(file)!r} is damaged or was changed; copy it again")
+    return file
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

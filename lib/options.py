@@ -1,0 +1,66 @@
+"""Command lines from frozen dataclasses, and errors of one line."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+
+from lib.errors import UserError
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:
+    """Read a command line into a dataclass; its docstring is the help.
+
+    Args:
+        options: the dataclass; nested dataclasses become groups of options.
+        arguments: without the program's name; None takes those of the process.
+        program: how the command is called, for the help.
+
+    Raises:
+        UserError: an option is missing, unknown or has a bad value.
+        SystemExit: help was asked for and has been shown.
+    """
+
+    def refuse(event: tyro_errors.ParseErrorEvent) -> NoReturn:
+        raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
+
+    with tyro_errors.on_parse_error(refuse):
+        return tyro.cli(options, args=arguments, prog=program)
+
+
+def run(job: Callable[[], int]) -> NoReturn:
+    """Run a job as a program and exit with its status; what the user can mend is one line, status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        sys.exit(job())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def _reason(event: tyro_errors.ParseErrorEvent) -> str:
+    match event:
+        case tyro_errors.MissingArgs(unrecognized_tokens=[_, *_] as tokens):
+            return f"unknown option {' '.join(tokens)}"
+        case tyro_errors.MissingArgs(missing_arguments=missing):
+            names = (argument.arg.lowered.name_or_flags[0] for argument in missing)
+            return f"missing {', '.join(names)}"
+        case tyro_errors.UnrecognizedArgs(tokens=tokens):
+            return f"unknown option {' '.join(tokens)}"
+        case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
+            return f"{_flag(argument)} cannot be {value!r}; choose from {', '.join(choices)}"
+        case tyro_errors.BadValue(argument=argument):
+            return f"{_flag(argument)} needs a value"
+        case tyro_errors.InstantiationFailure(message=message, argument=argument):
+            return f"{_flag(argument)}: {message.splitlines()[0]}" if argument else message
+        case _:
+            return "these options do not fit together"
+
+
+def _flag(argument: object) -> str:
+    return argument.lowered.name_or_flags[0]  # type: ignore[attr-defined]

@@ -1,0 +1,58 @@
+"""`run.json`: what an output was made from, so that nobody mixes two runs in one folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+
+FILE = "run.json"
+OWNED = ("labels", "manifest", "checkpoint")
+
+
+def claim(output: Path, fingerprint: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Record a run in its output, or check that the record there is of the same run.
+
+    Args:
+        output: the folder of the run; made if it does not exist.
+        fingerprint: all that changes a label or which images there are; JSON.
+        facts: what else people may want to know; JSON, written once and never compared.
+
+    Raises:
+        UserError: the output belongs to another run, to something else, or cannot be written.
+    """
+    path = output / FILE
+    try:
+        if path.exists():
+            _compare(path, fingerprint)
+            return
+        foreign = [name for name in OWNED if (output / name).exists()]
+        if foreign:
+            raise UserError(
+                f"{str(output)!r} holds {', '.join(foreign)} but no {FILE}, so what made them is "
+                "unknown; give another --output"
+            )
+        output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"fingerprint": fingerprint, **facts}, indent=2, ensure_ascii=False)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(text + "\n", "utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write to --output {str(output)!r}: {error.strerror}") from None
+
+
+def _compare(path: Path, fingerprint: Mapping[str, Any]) -> None:
+    try:
+        recorded = json.loads(path.read_text("utf-8"))["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{str(path)!r} is damaged; give another --output") from None
+    names = [n for n in {**recorded, **fingerprint} if recorded.get(n) != fingerprint.get(n)]
+    if names:
+        differences = "; ".join(
+            f"{name} was {recorded.get(name)!r}, now {fingerprint.get(name)!r}" for name in names
+        )
+        raise UserError(
+            f"{str(path.parent)!r} belongs to another run: {differences}; use the options of that "
+            "run to go on with it, or give another --output"
+        )

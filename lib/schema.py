@@ -1,0 +1,99 @@
+"""The label row: what comes out for every image, described in one place."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+
+OK = "ok"
+NO_FACE = "no_face"
+STATUSES = {
+    OK: "at least one face was found and labelled",
+    NO_FACE: "the image was read, and no face was found in it",
+    "not_found": "listed, but gone when it was to be read",
+    "access_denied": "the storage refused to give it",
+    "download_error": "it could not be read, after all retries",
+    "decode_error": "its bytes are not an image, or a broken one",
+    "too_large": "more pixels or bytes than allowed; it was not decoded",
+    "unsupported": "an image, but of a format that is not read",
+}
+"""Every status and its meaning. All but the first two count as errors."""
+
+BOX = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
+
+
+class Column(NamedTuple):
+    """One column of the label row."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+
+
+FACE_COLUMNS = (
+    Column("age", pa.float32(), "expected age in years: the sum of probability times class"),
+    Column("age_std", pa.float32(), "standard deviation of the age's distribution, in years"),
+    Column("age_low", pa.float32(), "lower end of the 80% interval of the age, in years"),
+    Column("age_high", pa.float32(), "upper end of the 80% interval of the age, in years"),
+    Column("gender", pa.string(), "`female` or `male`: how such a face is labelled in data sets"),
+    Column("gender_score", pa.float32(), "probability of that gender, 0.5 to 1"),
+    Column("box", BOX, "x, y, width, height of the face in pixels of the upright image"),
+    Column("face_score", pa.float32(), "the detector's confidence, 0 to 1"),
+)
+"""What is said of one face."""
+
+AGE_DISTRIBUTION = Column(
+    "age_distribution", pa.list_(pa.float32()), "probability of each age from 0 to 100 (on request)"
+)
+
+
+def face_columns(with_distribution: bool) -> tuple[Column, ...]:
+    """The columns of a face, with the whole distribution of the age where it is asked for."""
+    return (*FACE_COLUMNS, AGE_DISTRIBUTION) if with_distribution else FACE_COLUMNS
+
+
+def face_type(with_distribution: bool = False) -> pa.StructType:
+    """The type of one element of `faces`."""
+    return pa.struct([(c.name, c.type) for c in face_columns(with_distribution)])
+
+
+def label_columns(with_distribution: bool = False) -> Iterator[Column]:
+    """All columns of the label row, in order."""
+    yield Column("id", pa.int64(), "number of the image in the manifest")
+    yield Column("uri", pa.string(), "where the image is")
+    yield Column("status", pa.string(), "`ok`, `no_face`, or why there is no label")
+    yield Column("error", pa.string(), "what went wrong, for people; null where nothing did")
+    yield Column("width", pa.int32(), "of the upright image, in pixels; null where it is unknown")
+    yield Column("height", pa.int32(), "of the upright image, in pixels; null where it is unknown")
+    yield Column("face_count", pa.int32(), "number of faces found")
+    for column in face_columns(with_distribution):
+        yield column._replace(meaning=f"main (largest) face: {column.meaning}")
+    yield Column(
+        "faces", pa.list_(face_type(with_distribution)), "the same for every face, largest first"
+    )
+    yield Column("model", pa.string(), "name and digest of the model")
+
+
+def label_schema(with_distribution: bool = False) -> pa.Schema:
+    """The Arrow schema of the label row."""
+    return pa.schema([(c.name, c.type) for c in label_columns(with_distribution)])
+
+
+MANIFEST = pa.schema(
+    [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
+)
+"""The manifest: one row for each image of the archive, hence one label row."""
+
+
+def schema_table() -> str:
+    """The label row as a Markdown table, as it stands in the README."""
+    rows = [f"| `{c.name}` | {_plain(c.type)} | {c.meaning} |" for c in label_columns(True)]
+    return "\n".join(["| column | type | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _plain(type_: pa.DataType) -> str:
+    if type_ == BOX:
+        return "struct of int32"
+    if pa.types.is_list(type_):
+        return "list of structs" if pa.types.is_struct(type_.value_type) else "list of float"
+    return str(type_)

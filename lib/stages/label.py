@@ -1,0 +1,99 @@
+"""Probabilities → label rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lib.models.bundle import Bundle
+from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
+from lib.schema import BOX, face_columns, face_type, label_schema
+from lib.stages.predict import probabilities_column
+from lib.stages.stage import Stopwatch
+
+
+@dataclass
+class Label:
+    """Turns what the other stages found into the label row of `lib.schema`.
+
+    Attributes:
+        bundle: the model; its calibration is applied here.
+        with_distribution: give the whole distribution of the age, too.
+    """
+
+    bundle: Bundle
+    with_distribution: bool = False
+
+    def setup(self, watch: Stopwatch) -> None:
+        """Nothing to load."""
+        self._watch = watch
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Label all images of the batch at once."""
+        with self._watch("label"):
+            return self._label(batch)
+
+    def _label(self, batch: pa.Table) -> pa.Table:
+        counts = batch["face_count"].to_numpy().astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        faces = self._faces(batch)
+        # The largest face comes first; an image without any takes row null, hence null everywhere.
+        main = faces.take(pa.array(offsets[:-1], mask=counts == 0))
+        schema = label_schema(self.with_distribution)
+        columns = {name: batch[name] for name in ("id", "uri", "status", "error")}
+        columns |= {name: batch[name] for name in ("width", "height")}
+        columns |= {"face_count": pa.array(counts)}
+        columns |= dict(zip(faces.type.names, main.flatten(), strict=True))
+        columns |= {"faces": pa.ListArray.from_arrays(pa.array(offsets), faces)}
+        columns |= {"model": pa.array([model_id(self.bundle)] * len(batch))}
+        return pa.table(columns).select(schema.names).cast(schema)
+
+    def _faces(self, batch: pa.Table) -> pa.StructArray:
+        """All faces of the batch, one after the other."""
+        age = _floats(batch, probabilities_column("age"), AGE_CLASSES)
+        genders = self.bundle.gender_labels
+        gender = tempered(
+            _floats(batch, probabilities_column("gender"), len(genders)),
+            self.bundle.calibration.gender_temperature,
+        )
+        mean, std = expected_age(age)
+        low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
+        box = np.rint(_floats(batch, "boxes", 4)).astype(np.int32)
+        values = {
+            "age": mean,
+            "age_std": std,
+            "age_low": low,
+            "age_high": high,
+            "gender": np.array(genders, dtype=object)[gender.argmax(axis=1)],
+            "gender_score": gender.max(axis=1),
+            "box": pa.StructArray.from_arrays([box[:, i] for i in range(4)], fields=list(BOX)),
+            "face_score": _floats(batch, "face_scores", 1)[:, 0],
+            "age_distribution": pa.FixedSizeListArray.from_arrays(age.ravel(), AGE_CLASSES),
+        }
+        columns = face_columns(self.with_distribution)
+        arrays = [_as(values[c.name], c.type) for c in columns]
+        return pa.StructArray.from_arrays(arrays, fields=list(face_type(self.with_distribution)))
+
+
+def model_id(bundle: Bundle) -> str:
+    """Name and the first twelve digits of the digest, as they stand in every label row."""
+    return f"{bundle.name}@{bundle.digest[:12]}"
+
+
+def tempered(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Divide the logits of each row by a temperature (Guo et al. 2017): (n, k) → float64 (n, k)."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _floats(batch: pa.Table, column: str, width: int) -> NDArray[np.float32]:
+    data = b"".join(batch[column].to_pylist())
+    return np.frombuffer(data, np.float32).reshape(-1, width)
+
+
+def _as(values: object, type_: pa.DataType) -> pa.Array:
+    """Convert; NaN means unknown, hence null."""
+    array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    return array.cast(type_)
