@@ -5,7 +5,7 @@ Multitask Cascaded Convolutional Networks". The weights, the thresholds and the 
 boxes are those of the PyPI package `mtcnn` 1.0.0; the way through them is another:
 
 1. Each image is shrunk to a pyramid of levels, and the levels of the whole batch are packed side by
-   side into square pages. PNet looks at one page after the other and proposes boxes.
+   side on pages of one shape. PNet looks at one page after the other and proposes boxes.
 2. RNet judges the proposals of the whole batch, a fixed number at a time, and so does
 3. ONet with those that are left, which also places the landmarks.
 
@@ -15,7 +15,6 @@ CPU that was measured to be slower, by a quarter (ONet) to four fifths (PNet).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import distribution
 from typing import Any
 
@@ -57,7 +56,7 @@ class Mtcnn:
     def __init__(
         self,
         canvas: int = 640,
-        min_face_size: int = 24,
+        min_face_size: int = 36,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
     ) -> None:
         if not _CELL <= min_face_size <= canvas:
@@ -65,8 +64,9 @@ class Mtcnn:
         self.canvas = canvas
         self.min_face_size = min_face_size
         self.thresholds = thresholds
-        self._page = _round_up(canvas * _CELL // min_face_size, _STRIDE)
-        self._pnet = _graph(_pnet, (1, self._page, self._page, 3))
+        side = _round_up(canvas * _CELL // min_face_size, _STRIDE)
+        self._page = (side, 2 * side)
+        self._pnet = _graph(_pnet, (1, *self._page, 3))
         self._rnet = _Judge(_rnet, side=24, batch=32)
         self._onet = _Judge(_onet, side=48, batch=8)
 
@@ -169,9 +169,10 @@ def _pnet(page: Tensor) -> Tensor:
     x = _conv(_normalise(page), w, pool=2)
     x = _conv(x, w)
     x = _conv(x, w)
-    offsets = tf.nn.conv2d(x, next(w), 1, "VALID") + next(w)
-    logits = tf.nn.conv2d(x, next(w), 1, "VALID") + next(w)
-    return tf.concat([offsets, _probability(logits)], axis=-1)
+    offsets_kernel, offsets_bias, logits_kernel, logits_bias = w
+    kernel = np.concatenate([offsets_kernel, logits_kernel], axis=-1)
+    seen = tf.nn.conv2d(x, kernel, 1, "VALID") + np.concatenate([offsets_bias, logits_bias])
+    return tf.concat([seen[..., :4], _probability(seen[..., 4:])], axis=-1)
 
 
 def _rnet(crops: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ def _rnet(crops: Tensor) -> Tensor:
     x = _conv(_normalise(crops), w, pool=3)
     x = _conv(x, w, pool=3, padding="VALID")
     x = _conv(x, w)
-    x = _prelu(_dense(_flatten(x), w), w)
+    x = _prelu(_dense(_flatten(x), w), next(w))
     offsets, logits = _dense(x, w), _dense(x, w)
     return tf.concat([offsets, _probability(logits)], axis=-1)
 
@@ -190,7 +191,7 @@ def _onet(crops: Tensor) -> Tensor:
     x = _conv(x, w, pool=3, padding="VALID")
     x = _conv(x, w, pool=2)
     x = _conv(x, w)
-    x = _prelu(_dense(_flatten(x), w), w)
+    x = _prelu(_dense(_flatten(x), w), next(w))
     offsets, landmarks, logits = _dense(x, w), _dense(x, w), _dense(x, w)
     return tf.concat([offsets, _probability(logits), landmarks], axis=-1)
 
@@ -209,16 +210,23 @@ def _normalise(pixels: Tensor) -> Tensor:
 
 
 def _conv(x: Tensor, w: Iterator[Any], pool: int = 0, padding: str = "SAME") -> Tensor:
-    x = _prelu(tf.nn.bias_add(tf.nn.conv2d(x, next(w), 1, "VALID"), next(w)), w)
-    return tf.nn.max_pool2d(x, pool, 2, padding) if pool else x
+    x = tf.nn.bias_add(tf.nn.conv2d(x, next(w), 1, "VALID"), next(w))
+    slope = next(w)
+    if not pool:
+        return _prelu(x, slope)
+    # A PReLU has its maximum over a window at the window's highest or lowest value, whatever the
+    # sign of the slope; pooling first leaves it a quarter of the values.
+    highest = tf.nn.max_pool2d(x, pool, 2, padding)
+    lowest = -tf.nn.max_pool2d(-x, pool, 2, padding)
+    return tf.maximum(_prelu(highest, slope), _prelu(lowest, slope))
 
 
 def _dense(x: Tensor, w: Iterator[Any]) -> Tensor:
     return x @ next(w) + next(w)
 
 
-def _prelu(x: Tensor, w: Iterator[Any]) -> Tensor:
-    return tf.maximum(x, 0) + next(w) * tf.minimum(x, 0)
+def _prelu(x: Tensor, slope: Any) -> Tensor:
+    return tf.maximum(x, 0) + slope * tf.minimum(x, 0)
 
 
 def _flatten(x: Tensor) -> Tensor:
@@ -258,43 +266,34 @@ def _pyramid(image: Image, scale: float) -> list[tuple[Pixels, float]]:
     return levels
 
 
-def _pack(levels: list[Pixels], side: int) -> tuple[list[Pixels], list[tuple[int, int, int]]]:
-    """Lay the levels out on square pages: on shelves from left to right, the tallest first.
+def _pack(
+    levels: list[Pixels], page_shape: tuple[int, int]
+) -> tuple[list[Pixels], list[tuple[int, int, int]]]:
+    """Lay the levels out on pages, the tallest first, each in the smallest gap that holds it.
 
     Returns:
         The pages, and for each level its page and the row and the column of its upper left corner
         there, which are even so that PNet's places on the page are its places in the level.
     """
     pages: list[Pixels] = []
-    free: list[int] = []  # of each page, its first row below the shelves
-    shelves: list[_Shelf] = []
+    gaps: list[tuple[int, int, int, int, int]] = []  # page, row, column, height, width
     corners = [(0, 0, 0)] * len(levels)
     for number in sorted(range(len(levels)), key=lambda number: -len(levels[number])):
-        height, width = levels[number].shape[:2]
-        shelf = next((s for s in shelves if s.height >= height and side - s.column >= width), None)
-        if shelf is None:
-            page = next((page for page, row in enumerate(free) if side - row >= height), len(pages))
-            if page == len(pages):
-                pages.append(np.zeros((side, side, 3), np.float32))
-                free.append(0)
-            shelf = _Shelf(page, free[page], height)
-            shelves.append(shelf)
-            free[page] = _round_up(shelf.row + height, _STRIDE)
-        corners[number] = (shelf.page, shelf.row, shelf.column)
-        area = (slice(shelf.row, shelf.row + height), slice(shelf.column, shelf.column + width))
-        pages[shelf.page][area] = levels[number]
-        shelf.column = _round_up(shelf.column + width, _STRIDE)
+        level = levels[number]
+        height, width = (_round_up(side, _STRIDE) for side in level.shape[:2])
+        fitting = [gap for gap in gaps if gap[3] >= height and gap[4] >= width]
+        if fitting:
+            gap = min(fitting, key=lambda gap: gap[3] * gap[4])
+            gaps.remove(gap)
+        else:
+            gap = (len(pages), 0, 0, *page_shape)
+            pages.append(np.zeros((*page_shape, 3), np.float32))
+        page, row, column, gap_height, gap_width = gap
+        gaps.append((page, row, column + width, height, gap_width - width))
+        gaps.append((page, row + height, column, gap_height - height, gap_width))
+        pages[page][row : row + len(level), column : column + level.shape[1]] = level
+        corners[number] = (page, row, column)
     return pages, corners
-
-
-@dataclass
-class _Shelf:
-    """A row of a page that holds levels side by side."""
-
-    page: int
-    row: int
-    height: int
-    column: int = 0
 
 
 def _cut(maps: list[Floats], corner: tuple[int, int, int], level: Pixels) -> Floats:

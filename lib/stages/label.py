@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lib.calibration import apply_temperature
 from lib.models.bundle import Bundle
 from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
 from lib.schema import BOX, face_columns, face_type, label_schema
@@ -53,7 +54,7 @@ class Label:
         """All faces of the batch, one after the other."""
         age = _floats(batch, probabilities_column("age"), AGE_CLASSES)
         genders = self.bundle.gender_labels
-        gender = tempered(
+        gender = apply_temperature(
             _floats(batch, probabilities_column("gender"), len(genders)),
             self.bundle.calibration.gender_temperature,
         )
@@ -79,13 +80,6 @@ class Label:
 def model_id(bundle: Bundle) -> str:
     """Name and the first twelve digits of the digest, as they stand in every label row."""
     return f"{bundle.name}@{bundle.digest[:12]}"
-
-
-def tempered(probabilities: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Divide the logits of each row by a temperature (Guo et al. 2017): (n, k) → float64 (n, k)."""
-    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _floats(batch: pa.Table, column: str, width: int) -> NDArray[np.float32]:
