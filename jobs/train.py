@@ -2,23 +2,34 @@
 
 import hashlib
 import logging
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
-import tyro
 
+from lib import options as command_line
+from lib.calibration import apply_temperature, fit_interval_scale, fit_temperature
 from lib.datasets.labels import Split, split_of
 from lib.datasets.utkface import read_names
-from lib.training.loop import Faces, Networks, Recipe, gender_index, train
+from lib.faces.crop import CropSpec
+from lib.metrics import Predictions, evaluate
+from lib.models.bundle import Calibration, Pixels, write_bundle
+from lib.models.expectation import age_interval, expected_age
+from lib.models.heads import GENDER_LABELS
+from lib.training.loop import MEAN, STD, Faces, Networks, Recipe, gender_index, predict, train
+
+log = logging.getLogger("train")
 
 SOURCE_SIDE = 96
 """Chips are kept in memory at this many pixels: a fifth above the largest crop, for the zoom."""
+
+UTKFACE_TEMPLATE = ((0.305, 0.29), (0.695, 0.29), (0.5, 0.52), (0.325, 0.685), (0.675, 0.685))
+"""Where MTCNN finds the landmarks in UTKFace's aligned chips: the medians over 156 of them, made
+symmetric. Faces of photographs are brought to the same places."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,67 @@ class Options:
     recipe: Recipe = field(default_factory=Recipe)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Train on the training split, choose nothing on the test split, write the bundle."""
-    options = tyro.cli(Options, args=arguments, description=__doc__)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    options = command_line.parse(Options, arguments, "python -m jobs.train")
     faces = load_faces(options.images)
-    trained(options, faces)
+    networks = trained(options, faces)
+    calibration = calibrate(networks, faces["val"], options.recipe.size)
+    write_bundle(
+        options.output / "bundle",
+        name=f"compact-{options.recipe.size}",
+        networks=vars(networks),
+        crop=CropSpec(options.recipe.size, "landmarks", template=UTKFACE_TEMPLATE),
+        pixels=Pixels(mean=MEAN, std=STD),
+        gender_labels=GENDER_LABELS,
+        calibration=calibration,
+        facts={
+            "training": {
+                "data": "UTKFace aligned chips (https://susanqq.github.io/UTKFace/), "
+                "for non-commercial research only; so are these weights",
+                "faces": {split: len(part) for split, part in faces.items()},
+                "split": "by the sha256 of each picture: no picture is in two of them",
+                "recipe": asdict(options.recipe),
+            },
+            "metrics": {
+                "test": evaluate(predictions(networks, faces["test"], options, calibration))
+            },
+            "limits": "Not for decisions about individuals. A predicted gender is how such a face "
+            "is labelled in data sets of this kind, not who somebody is.",
+        },
+    )
+    log.info("bundle: %s", options.output / "bundle")
+    return 0
+
+
+def calibrate(networks: Networks, validation: Faces, size: int) -> Calibration:
+    """Fit on faces that were not trained on."""
+    age, gender = predict(networks, validation, size)
+    expected = expected_age(age).age
+    truth = validation.ages.astype(np.float64)
+    is_female = validation.genders == GENDER_LABELS.index("female")
+    return Calibration(
+        age_interval_scale=fit_interval_scale(truth, expected, *age_interval(age)),
+        gender_temperature=fit_temperature(is_female, gender[:, GENDER_LABELS.index("female")]),
+    )
+
+
+def predictions(
+    networks: Networks, faces: Faces, options: Options, calibration: Calibration
+) -> Predictions:
+    """What the calibrated model says of faces, beside the truth."""
+    age, gender = predict(networks, faces, options.recipe.size)
+    low, high = age_interval(age, scale=calibration.age_interval_scale)
+    female = gender[:, GENDER_LABELS.index("female")]
+    return Predictions(
+        true_age=faces.ages.astype(np.float64),
+        true_gender=np.array(GENDER_LABELS, object)[faces.genders],
+        age=expected_age(age).age,
+        female=apply_temperature(female, calibration.gender_temperature),
+        age_argmax=age.argmax(axis=1).astype(np.float64),
+        age_low=low,
+        age_high=high,
+    )
 
 
 def trained(options: Options, faces: dict[Split, Faces]) -> Networks:
@@ -69,7 +135,7 @@ def load_faces(tars: Sequence[Path]) -> dict[Split, Faces]:
     ):
         if age is not None and gender is not None and 0 <= age <= 100:
             rows[split_of(sha256)].append((_pixels(data), age, gender))
-    logging.info("faces by split: %s", {split: len(r) for split, r in rows.items()})
+    log.info("faces by split: %s", {split: len(r) for split, r in rows.items()})
     return {split: _faces(r) for split, r in rows.items()}
 
 
@@ -94,4 +160,4 @@ def _faces(rows: list[tuple[np.ndarray, int, str]]) -> Faces:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -17,6 +17,9 @@ from lib.training.losses import age_loss, gender_loss, smoothed_ages
 
 log = logging.getLogger(__name__)
 
+MEAN, STD = 0.5, 0.25
+"""Of the crops in 0..1, about; what the trunk is given has mean 0 and standard deviation 1."""
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -83,7 +86,7 @@ class Networks:
 
     def __call__(self, crops: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Crops float (n, size, size, 3) in 0..1 → age (n, 101) and gender (n, 2) probabilities."""
-        features = self.trunk((crops - 0.5) / 0.25, training=training)
+        features = self.trunk((crops - MEAN) / STD, training=training)
         return self.age(features, training=training), self.gender(features, training=training)
 
     @property
