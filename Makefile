@@ -17,6 +17,7 @@ DEMO := out/demo-images
 # Without IMAGES: pictures made from a portrait that comes with matplotlib, into out/demo.
 score: .venv/installed
 ifeq ($(IMAGES),)
+	rm -rf out/demo $(DEMO)
 	.venv/bin/python -m lib.demo $(DEMO)
 	.venv/bin/python -m jobs.score --images $(DEMO) --output out/demo
 else

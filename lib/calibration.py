@@ -1,6 +1,7 @@
 """The two factors, fitted on validation data, that make a model's probabilities mean what they say."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
@@ -56,11 +57,11 @@ def fit_temperature(positive: Mask, probability: Floats) -> float:
     return float(np.exp(found.x))
 
 
-def apply_temperature(probability: Floats, temperature: float) -> Floats:
+def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Calibrate probabilities of any shape: sigmoid(logit / temperature)."""
     return expit(_logits(probability) / temperature)
 
 
-def _logits(probability: Floats) -> Floats:
+def _logits(probability: ArrayLike) -> Floats:
     smallest = 1e-7  # a float32 that is rounded to 0 or 1 would be infinitely sure
     return logit(np.clip(np.asarray(probability, np.float64), smallest, 1 - smallest))

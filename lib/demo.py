@@ -4,6 +4,7 @@ The photograph is the portrait of Grace Hopper (United States Navy) among matplo
 """
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +98,7 @@ _FILES: dict[str, Callable[[Image.Image], bytes]] = {
     "truncated.jpg": _truncated,
     "two_faces.jpg": lambda portrait: _jpeg(_two_faces(portrait)),
 }
+
+
+if __name__ == "__main__":
+    make_demo(sys.argv[1])
