@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--canvas", type=int, default=640, help="longer side, pixels")
     parser.add_argument("--sizes", type=int, nargs="*", default=[20, 24, 32, 36, 40])
-    parser.add_argument("--batch", type=int, default=16, help="images at once")
+    parser.add_argument("--batch", type=int, default=32, help="images at once")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

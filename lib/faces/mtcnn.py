@@ -67,7 +67,7 @@ class Mtcnn:
         side = _round_up(canvas * _CELL // min_face_size, _STRIDE)
         self._page = (side, 2 * side)
         self._pnet = _graph(_pnet, (1, *self._page, 3))
-        self._rnet = _Judge(_rnet, side=24, batch=32)
+        self._rnet = _Judge(_rnet, side=24, batch=64)
         self._onet = _Judge(_onet, side=48, batch=8)
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
@@ -225,7 +225,9 @@ def _dense(x: Tensor, w: Iterator[Any]) -> Tensor:
     return x @ next(w) + next(w)
 
 
-def _prelu(x: Tensor, slope: Any) -> Tensor:
+def _prelu(x: Tensor, slope: NDArray[np.float32]) -> Tensor:
+    if (slope <= 1).all():
+        return tf.maximum(x, slope * x)  # the same in less time
     return tf.maximum(x, 0) + slope * tf.minimum(x, 0)
 
 
@@ -235,7 +237,8 @@ def _flatten(x: Tensor) -> Tensor:
 
 
 def _probability(logits: Tensor) -> Tensor:
-    return tf.nn.softmax(logits)[..., 1:]
+    """The softmax of two logits; TensorFlow's own takes four times as long over so few."""
+    return tf.sigmoid(logits[..., 1:] - logits[..., :1])
 
 
 # The pictures.
