@@ -1,7 +1,7 @@
 """`run.json`: what an output was made from, so that nobody mixes two runs in one folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,19 @@ FILE = "run.json"
 OWNED = ("labels", "manifest", "checkpoint")
 
 
-def claim(output: Path, fingerprint: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def claim(
+    output: Path,
+    fingerprint: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    owned: Sequence[str] = OWNED,
+) -> None:
     """Record a run in its output, or check that the record there is of the same run.
 
     Args:
         output: the folder of the run; made if it does not exist.
         fingerprint: all that changes a label or which images there are; JSON.
         facts: what else people may want to know; JSON, written once and never compared.
+        owned: folders that only a run with a record can have made.
 
     Raises:
         UserError: the output belongs to another run, to something else, or cannot be written.
@@ -27,7 +33,7 @@ def claim(output: Path, fingerprint: Mapping[str, Any], facts: Mapping[str, Any]
         if path.exists():
             _compare(path, fingerprint)
             return
-        foreign = [name for name in OWNED if (output / name).exists()]
+        foreign = [name for name in owned if (output / name).exists()]
         if foreign:
             raise UserError(
                 f"{str(output)!r} holds {', '.join(foreign)} but no {FILE}, so what made them is "
