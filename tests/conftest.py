@@ -1,8 +1,11 @@
 """Fixtures that every test may use."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ray_head import RayHead, ray_head
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -13,3 +16,10 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the shared data sets are not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[RayHead]:
+    """One Ray cluster for all tests; more logical CPUs than cores, so that nothing waits for room."""
+    with ray_head(cpus=4) as running:
+        yield running

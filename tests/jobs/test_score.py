@@ -1,0 +1,309 @@
+"""The main job as users run it: a process of its own, on a real cluster, on real files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from threading import Event, Thread
+from typing import Self
+
+import duckdb
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.score import main
+from lib.archive import local_path
+from lib.demo import EXPECTED, make_demo
+from lib.errors import UserError
+from lib.models.bundle import read_bundle
+from lib.run_record import claim
+from lib.schema import label_schema
+from tests.bundles import make_bundle
+from tests.nasty import jpeg, make_nasty
+from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until, workers
+
+SCORE = "jobs.score"
+CHIPS = 3000
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Face crops as far as the job is concerned; no two alike."""
+    folder = tmp_path_factory.mktemp("chips")
+    rng = np.random.default_rng(0)
+    for number in range(CHIPS):
+        small = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        (folder / f"{number:05}.jpg").write_bytes(jpeg(small.repeat(10, 0).repeat(10, 1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    head: RayHead, model: Path, chips: Path, tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    status, text = run_job(
+        head.environment, output.with_suffix(".log"), *chip_options(chips, output, model)
+    )
+    assert status == 0, text
+    return labels(output)
+
+
+def chip_options(chips: Path, output: Path, model: Path) -> list[object]:
+    return [
+        *(SCORE, "--images", chips, "--output", output, "--model", model),
+        *("--detector", "none", "--faces.actors", 2, "--faces.cpus", 1),
+    ]
+
+
+def labels(output: Path) -> pd.DataFrame:
+    return pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
+
+
+def files(output: Path) -> int:
+    return len(list((output / "labels").glob("*.parquet")))
+
+
+def assert_same_labels(output: Path, expected: pd.DataFrame) -> None:
+    """Every image once, and labels as if nothing had happened."""
+    found = labels(output)
+    assert found["id"].tolist() == list(range(CHIPS))
+    for column in ("uri", "status", "gender", "face_count", "width"):
+        assert found[column].tolist() == expected[column].tolist()
+    for column in ("age", "age_std", "age_low", "age_high", "gender_score"):
+        np.testing.assert_allclose(found[column], expected[column], atol=1e-3)
+
+
+def test_stopped_killed_and_started_again(
+    head: RayHead, model: Path, chips: Path, undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Ctrl-C, then SIGKILL, then left alone: each start goes on where the last one was."""
+    output, log = tmp_path / "out", tmp_path / "log"
+    options = chip_options(chips, output, model)
+    with Job(head.environment, log, *options) as job:
+        wait_until(lambda: files(output) >= 5, 90)
+        job.process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert job.finish(20) == 130
+        assert time.monotonic() - asked < 10
+        assert "the same command goes on where it was" in job.output
+        assert "Traceback" not in job.output
+    after_stop = files(output)
+    assert len(labels(output)) < CHIPS
+    with Job(head.environment, log, *options) as job:
+        wait_until(lambda: files(output) >= after_stop + 10, 90)
+        job.process.kill()
+        job.process.wait()
+    wait_until(lambda: not workers(), 60)
+    before = len(labels(output))
+    assert before < CHIPS
+    status, text = run_job(head.environment, log, *options)
+    assert status == 0, text
+    assert_same_labels(output, undisturbed)
+    summary = json.loads((output / "summary.json").read_text())
+    assert CHIPS - before <= summary["images_this_time"] < CHIPS
+
+
+@pytest.mark.parametrize("layout", ["fused", "separate"])
+def test_killed_workers_are_replaced(
+    layout: str,
+    head: RayHead,
+    model: Path,
+    chips: Path,
+    undisturbed: pd.DataFrame,
+    tmp_path: Path,
+) -> None:
+    """SIGKILL for every worker there is: the finder of faces and both models, where separate."""
+    output, log = tmp_path / "out", tmp_path / "log"
+    options = [
+        *(SCORE, "--images", chips, "--output", output, "--model", model, "--detector", "none"),
+        *("--layout", layout, "--faces.actors", 1, "--faces.cpus", 1),
+        *("--age.actors", 1, "--age.cpus", 1, "--gender.actors", 1, "--gender.cpus", 1),
+    ]
+    with Job(head.environment, log, *options) as job:
+        wait_until(lambda: files(output) >= 20, 90)
+        victims = workers()
+        assert len(victims) == {"fused": 1, "separate": 3}[layout]
+        for process in victims:
+            process.send_signal(signal.SIGKILL)
+        assert len(labels(output)) < CHIPS
+        assert job.finish() == 0, job.output
+    assert_same_labels(output, undisturbed)
+
+
+def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Path) -> None:
+    """One row for every file, with the right status, readable by everybody, in little memory."""
+    make_demo(str(tmp_path / "demo"))
+    nasty = make_nasty(tmp_path / "nasty")
+    # What can be decoded of the nasty files shows no face.
+    expected = {
+        "demo": EXPECTED,
+        "nasty": {name: "no_face" if s == "ok" else s for name, s in nasty.items()},
+    }
+    peaks = {}
+    for name, statuses in expected.items():
+        output = tmp_path / f"out {name} 50%"
+        with MemoryWatch() as memory:
+            status, text = run_job(
+                head.environment, tmp_path / "log", SCORE, "--images", tmp_path / name,
+                "--output", output, "--model", model, "--faces.actors", 1,
+            )  # fmt: skip
+        assert status == 0, text
+        peaks[name] = memory.peak
+        found = labels(output)
+        assert {
+            local_path(u).name: s for u, s in zip(found["uri"], found["status"], strict=True)
+        } == statuses
+        assert len(found) == len(statuses)
+        explained = ~found["status"].isin(["ok", "no_face"])
+        assert found["error"].notna().tolist() == explained.tolist()
+        assert_boxes_are_inside(found)
+        counted = duckdb.sql(f"select count(distinct id) from '{output}/labels/*.parquet'")
+        assert counted.fetchone() == (len(statuses),)
+        part = next((output / "labels").glob("*.parquet"))
+        assert pq.read_schema(part).equals(label_schema())
+    assert peaks["demo"] > 0
+    assert peaks["nasty"] - peaks["demo"] < 2 * GIB
+
+
+def assert_boxes_are_inside(found: pd.DataFrame) -> None:
+    for _, row in found[found["face_count"] > 0].iterrows():
+        areas = []
+        for face in row["faces"]:
+            box = face["box"]
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= row["width"]
+            assert 0 <= box["y"] <= box["y"] + box["height"] <= row["height"]
+            areas.append(box["width"] * box["height"])
+        assert areas == sorted(areas, reverse=True)
+        assert row["box"] == row["faces"][0]["box"]
+
+
+class MemoryWatch:
+    """The largest sum of the workers' resident memory while a `with` block runs."""
+
+    def __enter__(self) -> Self:
+        self.peak = 0
+        self._stop = Event()
+        self._thread = Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, sum(resident(process) for process in workers()))
+
+
+def resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def test_submitted_job(head: RayHead, model: Path, chips: Path, tmp_path: Path) -> None:
+    """`ray job submit` as the README has it: progress in its log, the exit status passed on."""
+    output = tmp_path / "out"
+    submit = [
+        *("ray", "job", "submit", "--address", head.dashboard, "--working-dir", "."),
+        *("--runtime-env", "cluster/runtime_env.yaml", "--", "python", "-m"),
+    ]
+    environment = {k: v for k, v in head.environment.items() if k != "RAY_ADDRESS"}
+
+    def submitted(*more: str) -> subprocess.CompletedProcess[str]:
+        options = [str(option) for option in chip_options(chips, output, model)]
+        return subprocess.run(
+            [*submit, *options, *more], cwd=PROJECT, env=environment, timeout=200,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    good = submitted("--limit", "200")
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "200 of 200 images (100%)" in good.stdout
+    assert labels(output)["id"].tolist() == list(range(200))
+    bad = submitted("--limit", "0")
+    assert bad.returncode != 0
+    assert "error: --limit must be at least 1, not 0" in bad.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--limit", "0"], "--limit must be at least 1, not 0"),
+        (["--limit", "many"], "--limit"),
+        (["--max-error-rate", "2"], "--max-error-rate must be in 0..1, not 2.0"),
+        (["--detector", "magic"], "--detector cannot be 'magic'"),
+        (["--detector", "yunet"], "--detector-weights"),
+        (["--detector", "yunet", "--detector-weights", "/no/such.onnx"], "/no/such.onnx"),
+        (["--faces.actors", "0"], "--faces.actors must be at least 1, not 0"),
+        (["--speed", "high"], "unknown option --speed high"),
+        (["--images", "/no/such/folder"], "/no/such/folder"),
+        (["--images", "s3://bucket"], "s3://bucket"),
+        (["--model", "/no/such/model"], "/no/such/model"),
+        (["--output", "/proc/nothing"], "/proc/nothing"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(
+    options: list[str], complaint: str, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    good = ["--images", tmp_path / "images", "--output", tmp_path / "out", "--model", model]
+    started = time.monotonic()
+    status, text = run_job(dict(os.environ), tmp_path / "log", SCORE, *good, *options)
+    seconds = time.monotonic() - started
+    assert status == 2
+    assert text.startswith("error: ")
+    assert complaint in text
+    assert text.count("\n") == 1
+    # Two seconds on a machine of its own; the tests share theirs.
+    assert seconds < 4
+    assert not (tmp_path / "out" / "labels").exists()
+
+
+def test_a_damaged_model_is_refused(model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "model"
+    shutil.copytree(model, damaged)
+    with (damaged / "age.keras").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match=r"age\.keras.* is damaged"):
+        read_bundle(damaged)
+
+
+def test_another_run_is_refused(model: Path, chips: Path, tmp_path: Path) -> None:
+    """Checked before Ray starts, against the record that the first start leaves."""
+    output = tmp_path / "out"
+    claim(output, {"images": [str(chips)], "limit": 7, "model": "other@1"}, {})
+    with pytest.raises(UserError, match=r"limit was 7, now None; model was 'other@1', now 'tiny@"):
+        main([str(option) for option in chip_options(chips, output, model)[1:]])
+
+
+def test_too_many_errors_fail(head: RayHead, model: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"text")
+    options = [
+        *(SCORE, "--images", tmp_path, "--output", tmp_path / "out", "--model", model),
+        *("--faces.actors", 1, "--detector", "none"),
+    ]
+    status, text = run_job(head.environment, tmp_path / "log", *options, "--max-error-rate", 0.5)
+    assert status == 1
+    assert "error: 100.0% of the images could not be labelled" in text
+    # The labels are there all the same, and the rate is no part of what they are.
+    status, text = run_job(head.environment, tmp_path / "log", *options)
+    assert status == 0
+    assert "nothing to do" in text

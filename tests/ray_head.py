@@ -1,0 +1,127 @@
+"""A real Ray cluster of one node, and jobs that run on it as processes of their own."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A running cluster. `environment` is what a process needs to connect to it."""
+
+    environment: dict[str, str]
+    dashboard: str
+
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """The cluster's processes whose command starts with `name`: known by their folder."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            of_this = self.environment["RAY_TMPDIR"] in str(process.info["environ"])
+            if of_this and "".join(process.info["cmdline"] or []).startswith(name):
+                found.append(process)
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that run stages now."""
+        return self.processes("ray::MapWorker")
+
+
+@contextmanager
+def ray_head(cpus: int) -> Iterator[RayHead]:
+    """Start a cluster on loopback, with a token and a folder of its own, so that it meets no other."""
+    port, dashboard_port = _free_port(), _free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment.pop("RAY_ADDRESS", None)
+        command = [
+            *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
+            *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+            "--disable-usage-stats",
+        ]
+        log = Path(folder, "head.log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        running = RayHead(
+            {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
+            f"http://127.0.0.1:{dashboard_port}",
+        )
+        try:
+            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 60)
+            yield running
+        finally:
+            for part in running.processes():
+                part.kill()
+            process.wait()
+
+
+class Job:
+    """A job as a process: `python -m jobs.…`."""
+
+    def __init__(self, environment: dict[str, str], log: Path, *arguments: object) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *map(str, arguments)],
+                cwd=PROJECT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text("utf-8", errors="replace")
+
+    def finish(self, seconds: float = 200) -> int:
+        """Wait for the end and give the exit status."""
+        return self.process.wait(seconds)
+
+
+def run_job(environment: dict[str, str], log: Path, *arguments: object) -> tuple[int, str]:
+    """Run a job to its end: exit status and output."""
+    with Job(environment, log, *arguments) as job:
+        return job.finish(), job.output
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    """Wait for a condition, not for a time; the time is when to give up."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
