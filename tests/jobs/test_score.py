@@ -26,7 +26,7 @@ from lib.run_record import claim
 from lib.schema import label_schema
 from tests.bundles import make_bundle
 from tests.nasty import jpeg, make_nasty
-from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until, workers
+from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 
 SCORE = "jobs.score"
 CHIPS = 3000
@@ -106,7 +106,7 @@ def test_stopped_killed_and_started_again(
         wait_until(lambda: files(output) >= after_stop + 10, 90)
         job.process.kill()
         job.process.wait()
-    wait_until(lambda: not workers(), 60)
+    wait_until(lambda: not head.workers(), 60)
     before = len(labels(output))
     assert before < CHIPS
     status, text = run_job(head.environment, log, *options)
@@ -134,7 +134,7 @@ def test_killed_workers_are_replaced(
     ]
     with Job(head.environment, log, *options) as job:
         wait_until(lambda: files(output) >= 20, 90)
-        victims = workers()
+        victims = head.workers()
         assert len(victims) == {"fused": 1, "separate": 3}[layout]
         for process in victims:
             process.send_signal(signal.SIGKILL)
@@ -155,7 +155,7 @@ def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Pat
     peaks = {}
     for name, statuses in expected.items():
         output = tmp_path / f"out {name} 50%"
-        with MemoryWatch() as memory:
+        with MemoryWatch(head) as memory:
             status, text = run_job(
                 head.environment, tmp_path / "log", SCORE, "--images", tmp_path / name,
                 "--output", output, "--model", model, "--faces.actors", 1,
@@ -163,15 +163,14 @@ def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Pat
         assert status == 0, text
         peaks[name] = memory.peak
         found = labels(output)
-        assert {
-            local_path(u).name: s for u, s in zip(found["uri"], found["status"], strict=True)
-        } == statuses
+        names = [local_path(uri).name for uri in found["uri"]]
+        assert dict(zip(names, found["status"], strict=True)) == statuses
         assert len(found) == len(statuses)
         explained = ~found["status"].isin(["ok", "no_face"])
         assert found["error"].notna().tolist() == explained.tolist()
         assert_boxes_are_inside(found)
-        counted = duckdb.sql(f"select count(distinct id) from '{output}/labels/*.parquet'")
-        assert counted.fetchone() == (len(statuses),)
+        distinct = f"select count(distinct id) from '{output}/labels/*.parquet'"
+        assert duckdb.connect().execute(distinct).fetchone() == (len(statuses),)
         part = next((output / "labels").glob("*.parquet"))
         assert pq.read_schema(part).equals(label_schema())
     assert peaks["demo"] > 0
@@ -193,6 +192,9 @@ def assert_boxes_are_inside(found: pd.DataFrame) -> None:
 class MemoryWatch:
     """The largest sum of the workers' resident memory while a `with` block runs."""
 
+    def __init__(self, head: RayHead) -> None:
+        self._head = head
+
     def __enter__(self) -> Self:
         self.peak = 0
         self._stop = Event()
@@ -205,8 +207,8 @@ class MemoryWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.05):
-            self.peak = max(self.peak, sum(resident(process) for process in workers()))
+        while not self._stop.wait(0.2):
+            self.peak = max(self.peak, sum(resident(process) for process in self._head.workers()))
 
 
 def resident(process: psutil.Process) -> int:
