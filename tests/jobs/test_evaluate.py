@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -357,14 +356,13 @@ def test_labels_by_hand(made: Mapping[str, Path], tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_is_refused_at_once(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write to --output .*file.*: File exists"):
+    with pytest.raises(UserError, match=r"cannot write to --output .*file.*: File exists"):
         main(["--data", str(data), "--output", str(tmp_path / "file")])
 
 
 def test_a_mistake_costs_two_seconds_at_most(data: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = ("--model", "/nowhere", "--data", data, "--output", tmp_path / "out")
-    started = time.process_time()
     status, text = run_job({"PATH": ""}, log, EVALUATE, *options)
     assert status == 2
     assert text == f"error: {text.removeprefix('error: ').strip()}\n"

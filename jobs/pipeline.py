@@ -1,0 +1,111 @@
+"""Images → label rows on Ray: the stages of labelling, shared out among pools of workers.
+
+Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import engine
+
+# isort: split
+# Only behind the engine, which sets up the environment for Ray Data.
+import ray.data
+
+from lib.faces.detector import DetectorSpec
+from lib.images import Limits
+from lib.models.bundle import Bundle
+from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Pool
+from lib.stages.find_faces import FindFaces
+from lib.stages.label import Label
+from lib.stages.predict import Predict
+from lib.stages.stage import Chain, Stage
+
+BATCH = 64
+"""Images that pass the stages together; what is in memory of each worker at a time."""
+BLOCKS = 96
+BLOCK_ROWS = (16, 256)
+"""A block is what is committed at a time. Small ones lose less when a run is killed and leave no
+worker idle at the end; large ones make fewer files."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How images are labelled.
+
+    Attributes:
+        source: the first stage, which gives `data`, `status` and `error` of every image.
+        detector: how to find faces.
+        limits: what is not decoded at all.
+        bundle: the model.
+        age_distribution: give the whole distribution of each age, too.
+    """
+
+    source: Stage
+    detector: DetectorSpec
+    limits: Limits
+    bundle: Bundle
+    age_distribution: bool
+
+    def stages(self, pool: Pool, last: bool) -> list[Stage]:
+        """What the workers of a pool do, in order; those of the last one make the label rows."""
+        chain: list[Stage] = []
+        if FACES in pool.stages:
+            chain.append(self.source)
+            chain.append(FindFaces(self.detector, self.bundle.crop, self.limits, pool.threads))
+        tasks = tuple(stage for stage in pool.stages if stage in (AGE, GENDER))
+        if tasks:
+            chain.append(Predict(self.bundle, tasks, pool.threads))
+        if last:
+            chain.append(Label(self.bundle, self.age_distribution))
+        return chain
+
+
+def block_count(images: int) -> int:
+    """Blocks for that many images."""
+    smallest, largest = BLOCK_ROWS
+    return max(1, images // min(max(images // BLOCKS, smallest), largest))
+
+
+def read_rows(files: Sequence[Path], columns: Sequence[str], count: int) -> ray.data.Dataset:
+    """Some columns of Parquet files with `count` rows together, in blocks of the right size."""
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs have their own
+    return ray.data.read_parquet(
+        [str(file) for file in files],
+        columns=list(columns),
+        partitioning=None,
+        override_num_blocks=block_count(count),
+        num_cpus=TASK_CPUS,
+    )
+
+
+def label(
+    rows: ray.data.Dataset,
+    labelling: Labelling,
+    pools: Sequence[Pool],
+    report: Callable[[dict[str, float]], None] = lambda seconds: None,
+) -> ray.data.Dataset:
+    """Send rows through all pools; streaming, hence nothing is computed yet.
+
+    Args:
+        rows: what the source of `labelling` takes.
+        labelling: what is to be done.
+        pools: where, in the order in which an image passes them.
+        report: called after every batch with the seconds that each kind of work took.
+
+    Returns:
+        The rows of `lib.schema`, in any order.
+    """
+    for pool in pools:
+        rows = rows.map_batches(
+            Chain,
+            fn_constructor_args=(labelling.stages(pool, pool is pools[-1]), report),
+            batch_size=BATCH,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=engine.pool(pool.actors),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+        )
+    return rows
