@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import pyarrow as pa
 import tyro
@@ -183,25 +183,36 @@ def stage_images(sources: Sequence[Source], staging: Staging) -> list[Path]:
     there = [part for part in parts if part.exists()]
     counts = sum((read_report(part).images for part in there), Counter[str]())
     with Progress(int(staging.wanted.sum()), counts.copy):
-        for report in run_tasks(staging, [parts[part] for part in parts.keys() - there]):
+        for report in run_tasks(staging, [parts[part] for part in parts if part not in there]):
             counts.update(report.images)
     return list(parts)
 
 
 def run_tasks(staging: Staging, pieces: Sequence[Piece]) -> Iterator[Report]:
-    """Stage pieces in tasks of Ray Data, as many at a time as there are CPUs."""
+    """Stage pieces in tasks of Ray Data, as many at a time as there are CPUs.
+
+    Raises:
+        UserError: a part cannot be written.
+    """
     if not pieces:
         return
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine  # isort: skip
     import ray.data
 
+    def stage(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"outcome": staging(row["item"])}
+        except OSError as error:
+            return {"outcome": error}
+
     with engine.cluster():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        ray.data.DataContext.get_current().enable_progress_bars = False
         items = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
-        done = items.map(lambda row: {"report": staging(row["item"])}, num_cpus=1)
-        yield from (row["report"] for row in done.iter_rows())
+        for row in items.map(stage, num_cpus=1).iter_rows():
+            if isinstance(row["outcome"], OSError):
+                raise UserError(f"cannot write the images to --output: {row['outcome']}")
+            yield row["outcome"]
 
 
 def write_rows(folder: Path, rows: pa.Table, rule: pa.StringArray) -> tuple[pa.Table, ImageTally]:

@@ -18,8 +18,7 @@ class PathIndex:
         Args:
             paths: (n,) strings; null where a row names no image.
         """
-        order = pc.sort_indices(paths, null_placement="at_end")
-        order = order[: len(paths) - paths.null_count]
+        order = pc.sort_indices(paths)[: len(paths) - paths.null_count]  # nulls are at the end
         self._paths: pa.StringArray = paths.take(order).combine_chunks()
         self._rows: pa.UInt64Array = order
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Staging:
                 table = self._judge(rows)
                 report.images.update(table["rule"].fill_null(READ).to_pylist())
                 writer.write_table(table)
-            writer.add_key_value_metadata({_REPORT: json.dumps(asdict(report))})
+            writer.add_key_value_metadata({_REPORT: json.dumps(vars(report))})
         unfinished.replace(part)
         return report
 
