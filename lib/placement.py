@@ -93,14 +93,11 @@ def place(
         layout = "fused" if shared_trunk else "separate"
     cores = max(1, int(cpus))
     room = cpus * (1 - LEFT_FREE)
-    if layout == "fused" and not gpus:
-        pools = [Pool(FACES, (FACES, AGE, GENDER), cores, room / cores)]
+    if gpus:
+        tasks = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
+        pools = _on_gpus(tasks, cores, room, gpus)
     elif layout == "fused":
-        models = Pool(AGE, (AGE, GENDER), int(max(1, gpus)), 0.5, min(1.0, gpus))
-        pools = [_faces_beside([models], cores, room), models]
-    elif gpus:
-        each = [Pool(task, (task,), int(max(1, gpus)), 0.5, 0.5) for task in (AGE, GENDER)]
-        pools = [_faces_beside(each, cores, room), *each]
+        pools = [Pool(FACES, (FACES, AGE, GENDER), cores, room / cores)]
     else:
         # Each model is about as dear as finding the faces of a photograph: a third of the CPUs each.
         third = max(1, cores // 3)
@@ -111,10 +108,14 @@ def place(
     return pools
 
 
-def _faces_beside(others: list[Pool], cores: int, room: float) -> Pool:
-    """Finding faces takes all CPUs that the other pools leave."""
-    left = max(0.5, room - sum(pool.actors * pool.cpus for pool in others))
-    return Pool(FACES, (FACES,), cores, left / cores)
+def _on_gpus(tasks: list[tuple[str, ...]], cores: int, room: float, gpus: float) -> list[Pool]:
+    """A worker on each GPU for each group of tasks, and finding faces on the CPUs that are left."""
+    actors = max(1, int(gpus))
+    cpus = min(0.5, room / 2 / (actors * len(tasks)))
+    share = min(1.0, gpus) / len(tasks)
+    models = [Pool(group[0], group, actors, cpus, share) for group in tasks]
+    left = room - sum(pool.actors * pool.cpus for pool in models)
+    return [Pool(FACES, (FACES,), cores, left / cores), *models]
 
 
 def _check_fit(pools: list[Pool], cpus: float, gpus: float) -> None:

@@ -1,0 +1,204 @@
+"""The scoring job against bare loops of the same stages: what the engine costs.
+
+    python -m benchmarks.scoring --chips utkface-*.tar --photos photos/
+
+For chips (already face crops) and photographs (repeated up to a number), in one run: the job in its
+steady state, from the first committed file to the last, against one single-threaded process for each
+core that runs the same stages over the same images without Ray, the best that the cores can do. The
+loops run before and after the job and count with their mean, because machines drift. Memory is the
+largest sum over all processes of the job, shared pages divided among those that share them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+from jobs.score import BATCH
+from lib.archive import SUFFIXES
+from lib.faces.detector import DetectorSpec, Kind
+from lib.images import Limits
+from lib.models.bundle import read_bundle
+from lib.stages.fetch import Fetch
+from lib.stages.find_faces import FindFaces
+from lib.stages.label import Label
+from lib.stages.predict import Predict
+from lib.stages.stage import Chain
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare the scoring job with bare loops of its stages.
+
+    Attributes:
+        chips: Tar files of face crops.
+        photos: Folder of photographs.
+        photo_count: The photographs are repeated to this many.
+        few_chips: Chips of the run whose memory that of all chips is compared with.
+        model: Bundle folder of the model.
+    """
+
+    chips: tuple[Path, ...] = ()
+    photos: Path | None = None
+    photo_count: int = 1000
+    few_chips: int = 5000
+    model: Path = Path("models/default")
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """What a run of the job showed."""
+
+    rows: int
+    seconds: float
+    startup_seconds: float
+    images_per_second: float
+    peak_memory: int
+
+
+def main() -> None:
+    """Run what the options give data for, and print a table for each."""
+    options = tyro.cli(Options)
+    with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
+        work = Path(folder)
+        if options.chips:
+            images = unpack(options.chips, work / "chips")
+            whole = compare("chips", images, "none", options.model, work)
+            few = run_job(images[0].parent, "none", options.model, work, options.few_chips)
+            print(f"memory at {few.rows:,} chips: {few.peak_memory / 2**20:,.0f} MiB; "
+                  f"at {whole.rows:,}: {whole.peak_memory / few.peak_memory:.2f} of that")  # fmt: skip
+        if options.photos:
+            images = repeat(options.photos, options.photo_count, work / "photos")
+            compare("photographs", images, "mtcnn", options.model, work)
+
+
+def compare(name: str, images: list[Path], detector: Kind, model: Path, work: Path) -> JobRun:
+    """Loops, job, loops."""
+    before = run_loops(images, detector, model)
+    job = run_job(images[0].parent, detector, model, work)
+    loops = (before + run_loops(images, detector, model)) / 2
+    print(f"{name}: {len(images):,} images, detector {detector}, {CORES} cores")
+    print(f"  job: {job.rows:,} rows in {job.seconds:.0f} s, first after {job.startup_seconds:.1f} s")
+    print(f"  peak memory:        {job.peak_memory / 2**20:8,.0f} MiB")
+    print(f"  job, steady state:  {job.images_per_second:8.1f} images/s")
+    print(f"  {CORES} bare loops:       {loops:8.1f} images/s")
+    print(f"  ratio:              {job.images_per_second / loops:8.2f}")
+    return job
+
+
+def run_job(
+    folder: Path, detector: Kind, model: Path, work: Path, limit: int | None = None
+) -> JobRun:
+    """Run the job as a user does and watch its files and its memory."""
+    output = work / "output"
+    command = [
+        *(sys.executable, "-m", "jobs.score", "--images", str(folder), "--output", str(output)),
+        *("--model", str(model), "--detector", detector),
+        *(("--limit", str(limit)) if limit else ()),
+    ]
+    started = time.time()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, memory(psutil.Process(process.pid)))
+        time.sleep(0.5)
+    if process.returncode:
+        assert process.stderr is not None
+        sys.exit(f"the job failed: {process.stderr.read().decode()}")
+    seconds = time.time() - started
+    parts = sorted((f.stat().st_mtime, pq.read_metadata(f).num_rows) for f in files(output))
+    shutil.rmtree(output)
+    first, last = parts[0][0], parts[-1][0]
+    rows = sum(n for _, n in parts)
+    return JobRun(rows, seconds, first - started, (rows - parts[0][1]) / (last - first), peak)
+
+
+def files(output: Path) -> list[Path]:
+    """The label files of a run."""
+    return list((output / "labels").glob("*.parquet"))
+
+
+def memory(process: psutil.Process) -> int:
+    """Bytes of a process and all below it, each shared page counted once."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:  # gone meanwhile
+            continue
+    return total
+
+
+def run_loops(images: list[Path], detector: Kind, model: Path) -> float:
+    """One process for each core, all started together: images a second of all of them."""
+    context = get_context("spawn")
+    barrier, spans = context.Barrier(CORES), context.Queue()
+    processes = [
+        context.Process(target=loop, args=(images[core::CORES], detector, model, barrier, spans))
+        for core in range(CORES)
+    ]
+    for process in processes:
+        process.start()
+    rows, starts, ends = zip(*(spans.get() for _ in processes), strict=True)
+    for process in processes:
+        process.join()
+    assert sum(rows) == len(images)
+    return len(images) / (max(ends) - min(starts))
+
+
+def loop(images: list[Path], detector: Kind, model: Path, barrier: Barrier, spans: Queue) -> None:
+    """What one worker of the job does, without the engine."""
+    bundle = read_bundle(model.resolve())
+    chain = Chain(
+        [
+            Fetch(Limits.max_bytes),
+            FindFaces(DetectorSpec(detector), bundle.crop, Limits(), threads=1),
+            Predict(bundle, ("age", "gender"), threads=1),
+            Label(bundle),
+        ]
+    )
+    manifest = pa.table({"id": range(len(images)), "uri": [str(image) for image in images]})
+    chain(manifest.slice(0, BATCH))  # the first batch traces the graphs
+    barrier.wait()
+    start = time.time()
+    rows = sum(len(chain(manifest.slice(i, BATCH))) for i in range(0, len(images), BATCH))
+    spans.put((rows, start, time.time()))
+
+
+def unpack(tars: Sequence[Path], folder: Path) -> list[Path]:
+    """Members of the tars as files."""
+    folder.mkdir()
+    for tar in tars:
+        with tarfile.open(tar) as archive:
+            archive.extractall(folder, filter="data")
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+
+
+def repeat(source: Path, count: int, folder: Path) -> list[Path]:
+    """Copies of the pictures of a folder, again and again, up to a number."""
+    folder.mkdir()
+    pictures = sorted(path for path in source.iterdir() if path.suffix in SUFFIXES)
+    copies = [folder / f"{i:06}{pictures[i % len(pictures)].suffix}" for i in range(count)]
+    for i, copy in enumerate(copies):
+        shutil.copyfile(pictures[i % len(pictures)], copy)
+    return copies
+
+
+if __name__ == "__main__":
+    main()
