@@ -46,8 +46,11 @@ class Mtcnn:
 
     Args:
         canvas: longer side, in pixels, to which larger images are shrunk first.
-        min_face_size: side, in pixels of the shrunk image, of the smallest faces looked for.
-        thresholds: the probabilities, 0..1, that a box must exceed in PNet, RNet and ONet.
+        min_face_size: side, in pixels of the shrunk image, of the smallest faces looked for. The time
+            goes with the square of its inverse. Of 40 photographs at 640 pixels, with 44 faces of
+            mostly 150 to 300 pixels, 36 loses none that 20 finds; of the same at 120 pixels, with 46
+            faces of mostly 26 to 61, 24 loses two, 36 four, and 48 seven.
+        thresholds: the probabilities, between 0 and 1, that a box must exceed in PNet, RNet, ONet.
 
     Raises:
         ValueError: where `min_face_size` is below 12 pixels, or above the canvas.
@@ -63,7 +66,7 @@ class Mtcnn:
             raise ValueError(f"min_face_size is {min_face_size}, not in {_CELL}..{canvas} pixels")
         self.canvas = canvas
         self.min_face_size = min_face_size
-        self.thresholds = thresholds
+        self._least = [float(np.log(p / (1 - p))) for p in thresholds]  # as logits
         side = _round_up(canvas * _CELL // min_face_size, _STRIDE)
         self._page = (side, 2 * side)
         self._pnet = _graph(_pnet, (1, *self._page, 3))
@@ -95,7 +98,7 @@ class Mtcnn:
 
     def _windows(self, seen: Floats) -> tuple[Floats, Floats]:
         """Boxes (n, 4) in pixels of a level, and scores (n,), out of what PNet saw there."""
-        rows, columns = np.nonzero(seen[..., 4] > self.thresholds[0])
+        rows, columns = np.nonzero(seen[..., 4] > self._least[0])
         seen = seen[rows, columns]
         places = _STRIDE * np.stack([columns, rows], axis=1)
         # From the first pixel to the last, counted from 1, as the weights were trained.
@@ -107,7 +110,7 @@ class Mtcnn:
         """RNet's boxes (n, 4) for each image, square again."""
         refined = []
         for boxes, seen in zip(proposed, self._rnet(images, proposed), strict=True):
-            passed = seen[:, 4] > self.thresholds[1]
+            passed = seen[:, 4] > self._least[1]
             boxes, seen = _adjust(boxes[passed], seen[passed]), seen[passed]
             refined.append(_square(boxes[_suppress(boxes, seen[:, 4], 0.7)]))
         return refined
@@ -119,14 +122,19 @@ class Mtcnn:
         faces = []
         seen_of_each = self._onet(shrunk, refined)
         for small, boxes, seen, image in zip(shrunk, refined, seen_of_each, images, strict=True):
-            passed = seen[:, 4] > self.thresholds[2]
+            passed = seen[:, 4] > self._least[2]
             boxes, seen = boxes[passed], seen[passed]
             landmarks = _landmarks(boxes, seen)
             boxes = _adjust(boxes, seen)
             best = _suppress(boxes, seen[:, 4], 0.7, of_smaller=True)
             ratio = _ratio(image, small)
             faces.append(
-                _inside(image, boxes[best] * ratio, seen[best, 4], landmarks[best] * ratio[:2])
+                _inside(
+                    image,
+                    boxes[best] * ratio,
+                    _probability(seen[best, 4]),
+                    landmarks[best] * ratio[:2],
+                )
             )
         return faces
 
@@ -161,7 +169,9 @@ def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
 
 
 # The networks. Along the last axis each gives the offsets of the box's corners, x, y, x, y, in
-# units of its size, and the probability of a face; ONet adds the x, then the y of five landmarks.
+# units of its size, and the logit of a face; ONet adds the x, then the y of five landmarks. What was
+# trained as a softmax of two is one logit here, their difference: on a page of PNet's, TensorFlow's
+# softmax takes as long as half the convolutions.
 
 
 def _pnet(page: Tensor) -> Tensor:
@@ -170,9 +180,10 @@ def _pnet(page: Tensor) -> Tensor:
     x = _conv(x, w)
     x = _conv(x, w)
     offsets_kernel, offsets_bias, logits_kernel, logits_bias = w
-    kernel = np.concatenate([offsets_kernel, logits_kernel], axis=-1)
-    seen = tf.nn.conv2d(x, kernel, 1, "VALID") + np.concatenate([offsets_bias, logits_bias])
-    return tf.concat([seen[..., :4], _probability(seen[..., 4:])], axis=-1)
+    kernel = np.concatenate([offsets_kernel, np.diff(logits_kernel)], axis=-1)
+    return tf.nn.conv2d(x, kernel, 1, "VALID") + np.concatenate(
+        [offsets_bias, np.diff(logits_bias)]
+    )
 
 
 def _rnet(crops: Tensor) -> Tensor:
@@ -182,7 +193,7 @@ def _rnet(crops: Tensor) -> Tensor:
     x = _conv(x, w)
     x = _prelu(_dense(_flatten(x), w), next(w))
     offsets, logits = _dense(x, w), _dense(x, w)
-    return tf.concat([offsets, _probability(logits)], axis=-1)
+    return tf.concat([offsets, logits[:, 1:] - logits[:, :1]], axis=-1)
 
 
 def _onet(crops: Tensor) -> Tensor:
@@ -193,7 +204,7 @@ def _onet(crops: Tensor) -> Tensor:
     x = _conv(x, w)
     x = _prelu(_dense(_flatten(x), w), next(w))
     offsets, landmarks, logits = _dense(x, w), _dense(x, w), _dense(x, w)
-    return tf.concat([offsets, _probability(logits), landmarks], axis=-1)
+    return tf.concat([offsets, logits[:, 1:] - logits[:, :1], landmarks], axis=-1)
 
 
 def _weights(name: str) -> Iterator[NDArray[np.float32]]:
@@ -234,11 +245,6 @@ def _prelu(x: Tensor, slope: NDArray[np.float32]) -> Tensor:
 def _flatten(x: Tensor) -> Tensor:
     """Column by column: the weights come from a framework that stores images so."""
     return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [x.shape[0], -1])
-
-
-def _probability(logits: Tensor) -> Tensor:
-    """The softmax of two logits; TensorFlow's own takes four times as long over so few."""
-    return tf.sigmoid(logits[..., 1:] - logits[..., :1])
 
 
 # The pictures.
@@ -363,6 +369,11 @@ def _square(boxes: Floats) -> Floats:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
     return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _probability(logits: Floats) -> Floats:
+    """Of a face, 0..1."""
+    return 1 / (1 + np.exp(-logits))
 
 
 def _landmarks(boxes: Floats, seen: Floats) -> Floats:
