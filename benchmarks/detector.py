@@ -8,7 +8,6 @@ ratio is that of their median times. The package runs with a smallest face of 20
 default: above 21 or so it silently finds nothing in images whose last pyramid level is smaller than
 what PNet looks at.
 """
-# ruff: noqa: T201
 
 import argparse
 import time
