@@ -57,7 +57,7 @@ class Options:
         labels: Folder of label files.
         truth: Table with a row for each image, .csv or .parquet.
         columns: What the columns of the table are called.
-        zero: What 0 stands for where the genders of the table are 0 and 1.
+        gender_zero: What 0 stands for, if the genders of the table are the numbers 0 and 1.
     """
 
     output: Path
@@ -69,7 +69,7 @@ class Options:
     labels: Path | None = None
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
-    zero: Gender | None = None
+    gender_zero: Gender | None = None
 
     def check(self) -> None:
         """Refuse options that do not fit together, and an output that cannot be.
@@ -184,7 +184,7 @@ def match_labels(options: Options) -> Comparison:
     assert options.truth is not None
     files = parquet_files(options.labels, "the folder labels/ from jobs/score.py")
     labels = read_columns(files, LABEL_COLUMNS, WELCOME_COLUMNS)
-    truth = read_truth(options.truth, options.columns, options.zero)
+    truth = read_truth(options.truth, options.columns, options.gender_zero)
     pairs = join(truth["name"].to_pylist(), labels["uri"].to_pylist())
     log.info("%s", pairs)
     about = {

@@ -80,12 +80,13 @@ def _key(path: str, by: Key) -> str:
 
 
 def _refuse_repeated(keys: Sequence[str], common: set[str], by: Key, side: str) -> None:
-    repeated = [key for key, times in Counter(keys).items() if times > 1 and key in common]
+    repeated = {k: times for k, times in Counter(keys).items() if times > 1 and k in common}
     if repeated:
-        remedy = "; give paths that are the uris of the labels" if by == "file name" else ""
+        key, times = next(iter(repeated.items()))
+        remedy = "; name the images by the uris of the labels" if by == "file name" else ""
         raise UserError(
-            f"the {by} {repeated[0]!r} is in the {side} several times, as are "
-            f"{len(repeated) - 1} others: which label belongs to which truth cannot be told{remedy}"
+            f"the {by} {key!r} is in the {side} {times} times ({len(repeated):,} repeat in all), so "
+            f"that nobody can tell which label belongs to which truth{remedy}"
         )
 
 

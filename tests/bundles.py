@@ -11,7 +11,7 @@ from lib.models.compact import WIDTHS, compact_trunk
 from lib.models.heads import GENDER_LABELS, age_head, gender_head
 
 SIDE = 32
-SPREAD = 6.0
+SPREAD = 60.0
 """Times the usual first weights of a head: untrained heads say nearly the same of every face."""
 
 
