@@ -27,7 +27,7 @@ from lib.placement import AGE, FACES, GENDER, Size, place
 from lib.progress import Progress
 from lib.stages.label import model_id
 from lib.stages.unpack import Unpack
-from lib.truth import TruthColumns
+from lib.truth import TruthColumns, read_truth
 
 if TYPE_CHECKING:
     import ray.data
@@ -167,7 +167,8 @@ def collect(rows: "ray.data.Dataset", count: int) -> pa.Table:
     """Wait for all label rows, and keep of them what is compared."""
     counts: Counter[str] = Counter()
     parts = []
-    with Progress(count, counts.copy):
+    # The stream of now: while a cluster runs, another one leads to the terminal.
+    with Progress(count, counts.copy, sys.stderr):
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             parts.append(batch.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
@@ -177,9 +178,6 @@ def collect(rows: "ray.data.Dataset", count: int) -> pa.Table:
 
 def match_labels(options: Options) -> Comparison:
     """Look up the truth about images that are labelled already."""
-    # Pandas and all that it brings is for this way alone.
-    from lib.truth import read_truth
-
     assert options.labels is not None
     assert options.truth is not None
     files = parquet_files(options.labels, "the folder labels/ from jobs/score.py")
