@@ -29,7 +29,13 @@ VERDICTS = pa.schema(
     ]
 )
 
-_UNREADABLE_IMAGE = "unreadable_image"
+_RULES = METADATA_RULES + IMAGE_RULES
+_SAW = {rule.name: rule.columns for rule in _RULES if rule.name != MISSING_IMAGE} | {
+    "unreadable_image": ("error",),
+    DUPLICATE: ("same_as_row",),
+    DUPLICATE_CONFLICT: ("same_as_row", "age"),
+}
+"""Rule → the columns that explain why it drops a row; of a missing image there is no more to say."""
 
 
 def judge_metadata(rows: pa.Table, rule: pa.StringArray) -> pa.Table:
@@ -79,7 +85,7 @@ def judge(
         ("error", found["error"]),
         ("rule", rule),
         ("split", _splits(rule, rows["identity"], sha256, shares)),
-        ("first_row", _first_rows(sha256, left)),
+        ("same_as_row", _first_rows(sha256, left)),
     ]:
         judged = judged.append_column(name, column)
     return judged.append_column("detail", _details(judged)).select(VERDICTS.names)
@@ -106,24 +112,21 @@ def _first_rows(sha256: pa.StringArray, left: NDArray[np.int64]) -> pa.Int64Arra
 
 def _details(judged: pa.Table) -> pa.StringArray:
     """What each rule saw in the rows that it drops."""
-    columns = {rule.name: rule.columns for rule in METADATA_RULES + IMAGE_RULES} | {
-        MISSING_IMAGE: (),
-        _UNREADABLE_IMAGE: ("error",),
-        DUPLICATE: ("first_row",),
-        DUPLICATE_CONFLICT: ("first_row", "age"),
-    }
     details = np.full(judged.num_rows, None, object)
-    for rule, looked_at in columns.items():
+    for rule, columns in _SAW.items():
         dropped = np.flatnonzero(pc.equal(judged["rule"], rule).fill_null(False))
-        if len(dropped) and looked_at:
-            details[dropped] = _texts(judged.select(looked_at).take(dropped))
+        if len(dropped):
+            details[dropped] = _texts(judged.select(columns).take(dropped))
     return pa.array(details, pa.string())
 
 
 def _texts(table: pa.Table) -> list[str]:
-    """Each row as `column value, column value`."""
+    """Each row as `column value, column value`; an error says enough without the column's name."""
+    values = [column.cast(pa.string()).fill_null("unknown") for column in table.columns]
+    if table.column_names == ["error"]:
+        return values[0].to_pylist()
     pairs = [
-        pc.binary_join_element_wise(name, column.cast(pa.string()).fill_null("unknown"), " ")
-        for name, column in zip(table.column_names, table.columns, strict=True)
+        pc.binary_join_element_wise(name, value, " ")
+        for name, value in zip(table.column_names, values, strict=True)
     ]
     return pc.binary_join_element_wise(*pairs, ", ").to_pylist()
