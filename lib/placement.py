@@ -94,7 +94,7 @@ def place(
     cores = max(1, int(cpus))
     room = cpus * (1 - LEFT_FREE)
     if gpus:
-        tasks = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
+        tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
         pools = _on_gpus(tasks, cores, room, gpus)
     elif layout == "fused":
         pools = [Pool(FACES, (FACES, AGE, GENDER), cores, room / cores)]

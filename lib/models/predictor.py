@@ -25,10 +25,10 @@ class Predictor:
         """
         trunk = _load(bundle.trunk) if bundle.trunk else None
         heads = {task: _load(bundle.networks[task]) for task in tasks}
-        self._size = bundle.crop.size
         pixels = bundle.pixels
+        crop = tf.TensorSpec((None, bundle.crop.size, bundle.crop.size, 3), tf.uint8)
 
-        @tf.function(reduce_retracing=False)
+        @tf.function(input_signature=[crop])
         def forward(crops: tf.Tensor) -> dict[str, tf.Tensor]:
             x = tf.cast(crops if pixels.channels == "rgb" else crops[..., ::-1], tf.float32)
             x = (x * pixels.scale - pixels.mean) / pixels.std
@@ -36,6 +36,10 @@ class Predictor:
             return {task: head(x, training=False) for task, head in heads.items()}
 
         self._forward = forward
+        # The networks take no batch of nothing, and a batch without a face is nothing unusual.
+        self._nothing = {
+            task: np.zeros((0, head.output_shape[-1]), np.float32) for task, head in heads.items()
+        }
 
     def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Compute the probabilities of a batch of crops.
@@ -46,18 +50,12 @@ class Predictor:
         Returns:
             By task, float32 (n, classes).
         """
-        chunks = [
-            self._padded(crops[i : i + MAX_BATCH]) for i in range(0, max(len(crops), 1), MAX_BATCH)
-        ]
-        return {task: np.concatenate([c[task] for c in chunks]) for task in chunks[0]}
-
-    def _padded(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Pad to a power of two, so that a handful of shapes is traced and no more."""
-        n = len(crops)
-        size = 1 << max(n - 1, 0).bit_length()
-        padded = np.zeros((size, self._size, self._size, 3), np.uint8)
-        padded[:n] = crops
-        return {task: p.numpy()[:n] for task, p in self._forward(padded).items()}
+        starts = range(0, len(crops), MAX_BATCH)
+        chunks = [self._forward(crops[start : start + MAX_BATCH]) for start in starts]
+        return {
+            task: np.concatenate([nothing, *(chunk[task] for chunk in chunks)])
+            for task, nothing in self._nothing.items()
+        }
 
 
 def _load(file: Path) -> keras.Model:

@@ -7,10 +7,13 @@ import pyarrow as pa
 from lib.archive import FetchError, fetch
 from lib.stages.stage import Stopwatch
 
+FETCHED = pa.schema([("data", pa.large_binary()), ("status", pa.string()), ("error", pa.string())])
+"""What `Fetch` adds: the encoded image, or what went wrong; one of both is null."""
+
 
 @dataclass
 class Fetch:
-    """Adds `data` (the encoded image; null where it could not be had), `status` and `error`.
+    """Adds the columns of `FETCHED`.
 
     Attributes:
         max_bytes: what is larger is not read.
@@ -26,15 +29,13 @@ class Fetch:
         """Read the bytes of all images of the batch."""
         with self._watch("fetch"):
             fetched = [self._fetch(uri) for uri in batch["uri"].to_pylist()]
-        data, status, error = zip(*fetched, strict=True)
-        return (
-            batch.append_column("data", pa.array(data, pa.large_binary()))
-            .append_column("status", pa.array(status, pa.string()))
-            .append_column("error", pa.array(error, pa.string()))
-        )
+        columns = pa.Table.from_pylist(fetched, schema=FETCHED)
+        for name in FETCHED.names:
+            batch = batch.append_column(name, columns[name])
+        return batch
 
-    def _fetch(self, uri: str) -> tuple[bytes | None, str | None, str | None]:
+    def _fetch(self, uri: str) -> dict[str, bytes | str | None]:
         try:
-            return fetch(uri, self.max_bytes), None, None
+            return {"data": fetch(uri, self.max_bytes)}
         except FetchError as error:
-            return None, error.status, str(error)
+            return {"status": error.status, "error": str(error)}

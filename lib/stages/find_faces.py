@@ -16,7 +16,7 @@ from lib.images import ImageError, Limits, Picture, decode
 from lib.schema import NO_FACE, OK
 from lib.stages.stage import Stopwatch
 
-DECODED_AT_A_TIME = 8
+DECODED_AT_A_TIME = 16
 """Enough images to fill the detector's graphs, and few enough to hold decoded."""
 
 FOUND = pa.schema(
