@@ -20,6 +20,7 @@ import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
+from lib.errors import UserError
 from lib.placement import TASK_CPUS
 
 
@@ -97,10 +98,23 @@ def pool(actors: int) -> ray.data.ActorPoolStrategy:
     return ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
 
 
-def reason(error: BaseException) -> str:
-    """The last line of an error: what happened, without the way through Ray."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+@contextlib.contextmanager
+def failures_in_one_line() -> Iterator[None]:
+    """Turn what stops a run into one line; the way through Ray is in the logs of its session.
+
+    Raises:
+        UserError: in place of every other error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"the run stopped: {lines[-1] if lines else type(error).__name__}; the same command goes "
+            "on where it was, and /tmp/ray/session_latest/logs has the details"
+        ) from error
 
 
 @ray.remote(num_cpus=0)

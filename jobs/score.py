@@ -99,7 +99,10 @@ class Options:
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        return DetectorSpec(self.detector, self.detector_weights)
+        weights = self.detector_weights
+        return DetectorSpec(
+            self.detector, None if weights is None else str(Path(weights).resolve())
+        )
 
     @property
     def limits(self) -> Limits:
@@ -176,7 +179,7 @@ def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
     from jobs import engine
 
     output = options.output.resolve()
-    with engine.cluster() as resources:
+    with engine.failures_in_one_line(), engine.cluster() as resources:
         pools = place(
             options.layout,
             bundle.trunk is not None,
