@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from jobs.score import BATCH
+from jobs.pipeline import BATCH
 from lib.archive import SUFFIXES
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits

@@ -21,7 +21,6 @@ import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
 from lib.errors import UserError
-from lib.placement import TASK_CPUS
 
 
 @contextlib.contextmanager
@@ -39,6 +38,8 @@ def cluster() -> Iterator[dict[str, float]]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs have their own
         try:
             yield ray.cluster_resources()
         finally:
@@ -66,30 +67,17 @@ def _native_errors_to_logs_only() -> Iterator[None]:
         sys.stderr = stderr
 
 
-def configure(checkpoint: Path) -> None:
-    """Set up Ray Data for rows that are committed as they are written.
+def remember_rows_in(checkpoint: Path) -> None:
+    """Let Ray Data commit rows as they are written, and drop on reading what was written before.
 
     Args:
-        checkpoint: folder that remembers which ids have been written; outside of what is written.
+        checkpoint: folder for the ids that have been written; outside of what is written.
     """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.checkpoint_config = CheckpointConfig(
+    ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
         "id",
         str(checkpoint),
         delete_checkpoint_on_success=False,
         override_filesystem=pyarrow.fs.LocalFileSystem(),
-    )
-
-
-def read_manifest(folder: Path, blocks: int) -> ray.data.Dataset:
-    """The manifest as a data set of that many blocks; ids written before are dropped by the engine."""
-    return ray.data.read_parquet(
-        str(folder),
-        columns=["id", "uri"],
-        override_num_blocks=blocks,
-        num_cpus=TASK_CPUS,
     )
 
 

@@ -70,7 +70,6 @@ def block_count(images: int) -> int:
 
 def read_rows(files: Sequence[Path], columns: Sequence[str], count: int) -> ray.data.Dataset:
     """Some columns of Parquet files with `count` rows together, in blocks of the right size."""
-    ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs have their own
     return ray.data.read_parquet(
         [str(file) for file in files],
         columns=list(columns),

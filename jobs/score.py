@@ -18,26 +18,16 @@ from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.models.bundle import Bundle, read_bundle
-from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Layout, Pool, Size, place
+from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Layout, Size, place
 from lib.progress import Progress
 from lib.stages.fetch import Fetch
-from lib.stages.find_faces import FindFaces
-from lib.stages.label import Label, model_id
-from lib.stages.predict import Predict
-from lib.stages.stage import Chain, Stage
+from lib.stages.label import model_id
 from lib.summary import Summary, first_rows
 
 log = logging.getLogger("score")
 
 PROGRAM = "python -m jobs.score"
 FAILED, INTERRUPTED = 1, 130
-
-BATCH = 64
-"""Images that pass the stages together; what is in memory of each worker at a time."""
-BLOCKS = 96
-BLOCK_ROWS = (16, 256)
-"""A block is what is committed at a time. Small ones lose less when a run is killed and leave no
-worker idle at the end; large ones make fewer files."""
 
 
 @dataclass(frozen=True)
@@ -176,53 +166,31 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
 def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine
+    from jobs import engine, pipeline
 
     output = options.output.resolve()
+    labelling = pipeline.Labelling(
+        source=Fetch(options.max_image_bytes),
+        detector=options.detector_spec,
+        limits=options.limits,
+        bundle=bundle,
+        age_distribution=options.age_distribution,
+    )
     with engine.failures_in_one_line(), engine.cluster() as resources:
         pools = place(
             options.layout,
             bundle.trunk is not None,
             resources.get("CPU", 0),
             resources.get("GPU", 0),
-            {"faces": options.faces, "age": options.age, "gender": options.gender},
+            {FACES: options.faces, AGE: options.age, GENDER: options.gender},
         )
-        engine.configure(output / "checkpoint")
+        engine.remember_rows_in(output / "checkpoint")
         work_seconds = engine.WorkSeconds()
-        rows = engine.read_manifest(output / "manifest", blocks=block_count(manifest.images))
-        for pool in pools:
-            rows = rows.map_batches(
-                Chain,
-                fn_constructor_args=(stages(pool, pools, options, bundle), work_seconds),
-                batch_size=BATCH,
-                batch_format="pyarrow",
-                zero_copy_batch=True,
-                compute=engine.pool(pool.actors),
-                num_cpus=pool.cpus,
-                num_gpus=pool.gpus,
-            )
+        parts = sorted((output / "manifest").glob("*.parquet"))
+        rows = pipeline.read_rows(parts, ["id", "uri"], manifest.images)
+        rows = pipeline.label(rows, labelling, pools, work_seconds)
         rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
         return work_seconds.total()
-
-
-def stages(pool: Pool, pools: Sequence[Pool], options: Options, bundle: Bundle) -> list[Stage]:
-    """What the workers of a pool do, in order."""
-    chain: list[Stage] = []
-    if FACES in pool.stages:
-        chain.append(Fetch(options.max_image_bytes))
-        chain.append(FindFaces(options.detector_spec, bundle.crop, options.limits, pool.threads))
-    tasks = tuple(stage for stage in pool.stages if stage in (AGE, GENDER))
-    if tasks:
-        chain.append(Predict(bundle, tasks, pool.threads))
-    if pool is pools[-1]:
-        chain.append(Label(bundle, options.age_distribution))
-    return chain
-
-
-def block_count(images: int) -> int:
-    """Blocks for that many images."""
-    smallest, largest = BLOCK_ROWS
-    return max(1, images // min(max(images // BLOCKS, smallest), largest))
 
 
 def verdict(options: Options, summary: Summary) -> int:
