@@ -87,7 +87,7 @@ def open_sources(images: Sequence[str]) -> list[Source]:
     Raises:
         UserError: names what is not.
     """
-    return [_open_source(source) for source in images]
+    return [_open_source(source) for source in dict.fromkeys(images)]
 
 
 def common_prefix(names: Iterable[str], index: PathIndex) -> str | None:

@@ -1,0 +1,131 @@
+import pickle
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lib.archive import FetchError
+from lib.datasets import image_sources
+from lib.datasets.image_sources import common_prefix, open_sources
+from lib.datasets.path_index import PathIndex
+from lib.errors import UserError
+
+CONTENT = {f"{i % 7:02}/{i}.jpg": bytes([i % 256]) * (i * 37 % 5000) for i in range(300)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The content three times: as a folder, as a tar, and the tar cut off."""
+    for name, content in CONTENT.items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "images" / "README.txt").write_text("no image")
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(tmp_path / "images", "images")
+    whole = (tmp_path / "images.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    return tmp_path
+
+
+def content_of(source: str) -> list[tuple[str, bytes]]:
+    (opened,) = open_sources([source])
+    pieces = [pickle.loads(pickle.dumps(piece)) for piece in opened.pieces()]
+    assert len({piece.digest for piece in pieces}) == len(pieces) > 1
+    return [(found.name, found.read(1 << 20)) for piece in pieces for found in piece]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_sources, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(image_sources, "PIECE_FILES", 100)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(("name", "prefix"), [("images", ""), ("images.tar", "images/")])
+def test_pieces_together_are_the_source(folder: Path, name: str, prefix: str) -> None:
+    expected = {prefix + name: content for name, content in CONTENT.items()}
+    found = content_of(str(folder / name))
+    assert len(found) == len(expected)
+    assert dict(found) == expected
+    (opened,) = open_sources([str(folder / name)])
+    assert list(opened.names()) == [name for name, _ in found]
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("name", ["images/00/7.jpg", "images.tar"])
+def test_a_changed_source_has_other_pieces(folder: Path, name: str) -> None:
+    source = str(folder / name.split("/")[0])
+    (before,) = ([piece.digest for piece in s.pieces()] for s in open_sources([source]))
+    with (folder / name).open("ab") as file:
+        file.write(bytes(10240))
+    (after,) = ([piece.digest for piece in s.pieces()] for s in open_sources([source]))
+    assert before != after
+
+
+def test_of_a_damaged_tar_the_names_before_the_damage(folder: Path) -> None:
+    (cut,) = open_sources([str(folder / "cut.tar")])
+    assert 50 < len(list(cut.names())) < 250
+
+
+def test_a_single_file_has_its_bare_name(folder: Path) -> None:
+    (source,) = open_sources([str(folder / "images" / "00" / "7.jpg")])
+    assert list(source.names()) == ["7.jpg"]
+
+
+def test_a_source_given_twice_is_read_once(folder: Path) -> None:
+    tar = str(folder / "images.tar")
+    assert list(map(str, open_sources([tar, tar]))) == [tar]
+
+
+@pytest.mark.parametrize("name", ["images", "images.tar"])
+def test_what_is_too_large_is_not_read(folder: Path, name: str) -> None:
+    (source,) = open_sources([str(folder / name)])
+    largest = max(map(len, CONTENT.values()))
+    for piece in source.pieces():
+        for found in piece:
+            if len(CONTENT[found.name.removeprefix("images/")]) == largest:
+                with pytest.raises(FetchError, match="the limit is") as error:
+                    found.read(largest - 1)
+                assert error.value.status == "too_large"
+            else:
+                found.read(largest - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.tar", "cannot read .*no.tar': No such file"),
+        ("images.tgz", "compressed"),
+        ("no", "no such folder or file"),
+        ("README.txt", "no such folder or file"),
+    ],
+)
+def test_sources_that_cannot_be_read(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_sources([str(folder / name)])
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["01/a.jpg", "02/b.jpg"], ""),
+        (["imdb_crop/01/a.jpg", "imdb_crop/02/b.jpg"], "imdb_crop/"),
+        (["./x/01/a.jpg", "./x/02/b.jpg"], "./x/"),
+        (["other.jpg", "x/c.jpg", "x/01/a.jpg", "x/02/b.jpg"], "x/"),
+        (["y/c.jpg", "x/01/a.jpg", "x/02/b.jpg"], "x/"),
+        (["1/a.jpg", "x01/a.jpg"], None),
+        ([], None),
+    ],
+)
+def test_common_prefix(names: list[str], prefix: str | None) -> None:
+    index = PathIndex(pa.chunked_array([["01/a.jpg", "02/b.jpg", "c.jpg"]]))
+    assert common_prefix(names, index) == prefix
+
+
+def test_a_damaged_first_byte_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 1000)
+    (source,) = open_sources([str(tmp_path / "a.tar")])
+    with pytest.raises(UserError, match=r"a\.tar: the tar cannot be read from byte 0"):
+        list(source.names())
