@@ -95,7 +95,10 @@ class Options:
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        return DetectorSpec(self.detector, self.detector_weights)
+        weights = self.detector_weights
+        return DetectorSpec(
+            self.detector, None if weights is None else str(Path(weights).resolve())
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
