@@ -87,8 +87,11 @@ def pool(actors: int) -> ray.data.ActorPoolStrategy:
 
 
 @contextlib.contextmanager
-def failures_in_one_line() -> Iterator[None]:
+def failures_in_one_line(remedy: str) -> Iterator[None]:
     """Turn what stops a run into one line; the way through Ray is in the logs of its session.
+
+    Args:
+        remedy: what the user can do then.
 
     Raises:
         UserError: in place of every other error.
@@ -100,8 +103,8 @@ def failures_in_one_line() -> Iterator[None]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f"the run stopped: {lines[-1] if lines else type(error).__name__}; the same command goes "
-            "on where it was, and /tmp/ray/session_latest/logs has the details"
+            f"the run stopped: {lines[-1] if lines else type(error).__name__}; {remedy}; "
+            "/tmp/ray/session_latest/logs has the details"
         ) from error
 
 

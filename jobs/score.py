@@ -28,6 +28,7 @@ log = logging.getLogger("score")
 
 PROGRAM = "python -m jobs.score"
 FAILED, INTERRUPTED = 1, 130
+HOW_TO_GO_ON = "the same command goes on where it was"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         manifest = list_images(archive, options.output)
         summary = label_images(options, bundle, manifest)
     except KeyboardInterrupt:
-        log.info("stopped; the same command goes on where it was")
+        log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
     return verdict(options, summary)
 
@@ -176,7 +177,7 @@ def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
         bundle=bundle,
         age_distribution=options.age_distribution,
     )
-    with engine.failures_in_one_line(), engine.cluster() as resources:
+    with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
         pools = place(
             options.layout,
             bundle.trunk is not None,

@@ -1,12 +1,13 @@
 """The two factors, fitted on validation data, that make a model's probabilities mean what they say."""
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from numpy.typing import ArrayLike, NDArray
 
-from lib.metrics import INTERVAL_COVERAGE, Floats, Mask
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
+INTERVAL_COVERAGE = 0.8
+"""Share of the true ages that should lie between `age_low` and `age_high`."""
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -47,6 +48,9 @@ def fit_temperature(positive: Mask, probability: Floats) -> float:
     Returns:
         The temperature, from 0.05 to 20.
     """
+    # Only fitting needs SciPy, which takes long to import; every worker applies temperatures.
+    from scipy.optimize import minimize_scalar
+
     logits = _logits(probability)
     signed = np.where(positive, logits, -logits)
 
@@ -59,9 +63,10 @@ def fit_temperature(positive: Mask, probability: Floats) -> float:
 
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Calibrate probabilities of any shape: sigmoid(logit / temperature)."""
-    return expit(_logits(probability) / temperature)
+    return 1 / (1 + np.exp(-_logits(probability) / temperature))
 
 
 def _logits(probability: ArrayLike) -> Floats:
     smallest = 1e-7  # a float32 that is rounded to 0 or 1 would be infinitely sure
-    return logit(np.clip(np.asarray(probability, np.float64), smallest, 1 - smallest))
+    p = np.clip(np.asarray(probability, np.float64), smallest, 1 - smallest)
+    return np.log(p / (1 - p))

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from lib.calibration import INTERVAL_COVERAGE, Floats, Mask
 from lib.datasets.labels import GENDERS
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Metrics = dict[str, Any]
 
 AGE_BANDS = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
@@ -23,8 +22,6 @@ _BAND_STARTS = (0, 3, 10, 20, 30, 40, 50, 60, 70)
 
 CUMULATIVE_SCORES = (3, 5, 10)
 """In years."""
-INTERVAL_COVERAGE = 0.8
-"""Share of the true ages that should lie between `age_low` and `age_high`."""
 RELIABILITY_BINS = 10
 
 _BOOTSTRAP_BLOCK = 1 << 20  # values drawn at once, which bounds the memory

@@ -17,7 +17,7 @@ class Progress:
     """Tells, from a thread of its own, how far a run has come, while a `with` block runs."""
 
     def __init__(
-        self, total: int, count: Callable[[], Counter[str]], stream: TextIO = sys.stderr
+        self, total: int, count: Callable[[], Counter[str]], stream: TextIO | None = None
     ) -> None:
         """Prepare.
 
@@ -25,12 +25,12 @@ class Progress:
             total: images of the whole run.
             count: gives the images done so far by status; what it counts at the start was done by
                 an earlier start of the same run and does not enter the speed.
-            stream: where to write.
+            stream: where to write; None means what standard error is at the time.
         """
         self._total = total
         self._count = count
         self._stream = stream
-        self._live = stream.isatty()
+        self._live = self._out.isatty()
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="progress", daemon=True)
 
@@ -44,7 +44,7 @@ class Progress:
         self._thread.join()
         self._write(self._count())
         if self._live:
-            self._stream.write("\n")
+            self._out.write("\n")
 
     def _run(self) -> None:
         pause = EVERY_SECONDS_ON_A_TERMINAL if self._live else EVERY_SECONDS
@@ -54,8 +54,12 @@ class Progress:
     def _write(self, counts: Counter[str]) -> None:
         line = progress_line(counts, self._total, self._speed(counts.total()))
         # Back to the start of the line and clear it: the terminal shows one line, always the last.
-        self._stream.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
-        self._stream.flush()
+        self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
+        self._out.flush()
+
+    @property
+    def _out(self) -> TextIO:
+        return self._stream or sys.stderr
 
     def _speed(self, done: int) -> float:
         now = time.monotonic()

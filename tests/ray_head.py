@@ -26,13 +26,16 @@ class RayHead:
     dashboard: str
 
     def processes(self, name: str = "") -> list[psutil.Process]:
-        """The cluster's processes whose command starts with `name`: known by their folder."""
-        found = []
-        for process in psutil.process_iter(["cmdline", "environ"]):
-            of_this = self.environment["RAY_TMPDIR"] in str(process.info["environ"])
-            if of_this and "".join(process.info["cmdline"] or []).startswith(name):
-                found.append(process)
-        return found
+        """The cluster's processes whose command starts with `name`.
+
+        Ray's own servers have the cluster's folder on their command lines; all else descends from them.
+        """
+        folder = self.environment["RAY_TMPDIR"]
+        found = set()
+        for process in psutil.process_iter():
+            if folder in command(process):
+                found |= {process, *process.children(recursive=True)}
+        return [process for process in found if command(process).startswith(name)]
 
     def workers(self) -> list[psutil.Process]:
         """The processes that run stages now."""
@@ -74,6 +77,14 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
             for part in running.processes():
                 part.kill()
             process.wait()
+
+
+def command(process: psutil.Process) -> str:
+    """The command line of a process; empty where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 class Job:

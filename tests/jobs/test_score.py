@@ -31,6 +31,11 @@ from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 SCORE = "jobs.score"
 CHIPS = 3000
 GIB = 1 << 30
+LOOKS_MALE = {
+    *(f"img{n}" for n in (14, 15, 16, 19, 20, 21, 24, 25, 29, 30, 31, 34, 35, 36, 39, 40, 41)),
+    *("img57", "img61", "img62", "img67", "selfie-many-people"),
+}
+"""Of the shared photographs those whose main face looks male to the author; the others look female."""
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,22 @@ def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Pat
         assert pq.read_schema(part).equals(label_schema())
     assert peaks["demo"] > 0
     assert peaks["nasty"] - peaks["demo"] < 2 * GIB
+
+
+@pytest.mark.data
+def test_photographs(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
+    """The embedded model on real photographs: a face in each, and whose looks nearly always right."""
+    photos = shared_data / "photos"
+    options = ["--images", photos, "--output", tmp_path / "out", "--faces.actors", 2]
+    status, text = run_job(head.environment, tmp_path / "log", SCORE, *options)
+    assert status == 0, text
+    found = labels(tmp_path / "out")
+    assert len(found) == 40
+    assert (found["face_count"] > 0).all()
+    assert_boxes_are_inside(found)
+    looks_male = found["uri"].map(lambda uri: Path(uri).stem in LOOKS_MALE)
+    right = (found["gender"] == "male") == looks_male
+    assert right.sum() >= 36, found["uri"][~right].tolist()
 
 
 def assert_boxes_are_inside(found: pd.DataFrame) -> None:
