@@ -83,7 +83,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="prepare-") as name:
         folder = Path(name)
         made = make_imdb(folder, read_chips(options.chips), options.rows // ROUND)
-        print(f"{len(made.rules):,} rows, a tar of {made.tar.stat().st_size / GIB:.2f} GiB")
+        print(
+            f"{len(made.rules):,} rows, a tar of {made.tar.stat().st_size / GIB:.2f} GiB",
+            flush=True,
+        )
         samples = prepare(made, folder / "out", options.size, folder / "ray")
         summary = json.loads((folder / "out/summary.json").read_text())
 

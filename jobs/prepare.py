@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     staging = None if options.metadata_only else plan_staging(options, sources, rows, rule)
     run_record.claim(output, options.fingerprint(rows), {}, OWNED)
     if (output / tally.FILE).exists():
+        remove_work(output)
         log.info("%s is prepared already; nothing to do", output)
         return 0
     shutil.rmtree(output / UNFINISHED, ignore_errors=True)
@@ -134,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("stopped; the same command goes on where it was")
         return INTERRUPTED
+    except OSError as error:
+        raise UserError(f"cannot write to --output {str(options.output)!r}: {error}") from error
     return publish(output, Tally.of(judged, images, time.monotonic() - started))
 
 
@@ -192,7 +195,7 @@ def run_tasks(staging: Staging, pieces: Sequence[Piece]) -> Iterator[Report]:
     """Stage pieces in tasks of Ray Data, as many at a time as there are CPUs.
 
     Raises:
-        UserError: a part cannot be written.
+        UserError: the storage of the images or of the parts fails.
     """
     if not pieces:
         return
@@ -211,7 +214,7 @@ def run_tasks(staging: Staging, pieces: Sequence[Piece]) -> Iterator[Report]:
         items = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
         for row in items.map(stage, num_cpus=1).iter_rows():
             if isinstance(row["outcome"], OSError):
-                raise UserError(f"cannot write the images to --output: {row['outcome']}")
+                raise UserError(f"the images cannot be read or stored: {row['outcome']}")
             yield row["outcome"]
 
 
@@ -259,10 +262,15 @@ def publish(output: Path, result: Tally) -> int:
         shutil.rmtree(target, ignore_errors=True)  # of a run that was killed before its summary
         folder.rename(target)
     result.write(output)
-    (output / UNFINISHED).rmdir()
-    shutil.rmtree(output / STAGED, ignore_errors=True)
+    remove_work(output)
     sys.stdout.write(f"{result}\n")
     return 0
+
+
+def remove_work(output: Path) -> None:
+    """Remove what is needed only until the result is there."""
+    for name in (STAGED, UNFINISHED):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def digest(rows: pa.Table) -> str:

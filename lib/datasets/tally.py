@@ -69,9 +69,11 @@ class Tally:
         )
 
     def write(self, output: Path) -> None:
-        """Write `summary.json` into the output."""
-        facts = {**asdict(self), "kept": self.kept}
-        (output / FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        """Write `summary.json` into the output, completely or not at all."""
+        text = json.dumps({**asdict(self), "kept": self.kept}, indent=2, ensure_ascii=False)
+        unfinished = output / f"{FILE}.tmp"
+        unfinished.write_text(text + "\n", "utf-8")
+        unfinished.replace(output / FILE)
 
     @property
     def kept(self) -> int:

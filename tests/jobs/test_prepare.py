@@ -183,8 +183,10 @@ def test_once_more_does_nothing_and_otherwise_is_refused(
     made: MadeImdb, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+    (output / "staged").mkdir()  # left by a run that was killed in its last moment
     assert main(imdb_options(made, output)) == 0
     assert "prepared already" in caplog.text
+    assert not (output / "staged").exists()
     with pytest.raises(UserError, match="belongs to another run: size was 256, now 100"):
         main([*imdb_options(made, output), "--size", "100"])
 
@@ -364,19 +366,26 @@ def test_published_list_of_wiki(shared_data: Path, tmp_path: Path) -> None:
     assert sum(counts.values()) == 62_328
 
 
+def staged_parts(output: Path) -> dict[str, int]:
+    """The parts that are ready, and when they were made."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "staged").glob("*.parquet")}
+
+
 @pytest.mark.data
 def test_utkface_stopped_in_between(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
     tars, output = utkface_tars(shared_data), tmp_path / "out"
     options = ["--source", "utkface", "--images", *map(str, tars), "--output", str(output)]
     with Job(head.environment, tmp_path / "stopped.log", PREPARE, *options) as job:
-        wait_until(lambda: any((output / "staged").glob("*.parquet")), 120)
+        wait_until(lambda: staged_parts(output), 120)
         job.process.send_signal(signal.SIGTERM)
         assert job.finish() == 130
         assert "the same command goes on" in job.output
     assert not (output / "faces").exists()
-    ready = {path.name: path.stat().st_mtime_ns for path in (output / "staged").glob("*.parquet")}
-    assert ready
-    run(head, output, *options)
+    ready = staged_parts(output)
+    with Job(head.environment, tmp_path / "again.log", PREPARE, *options) as job:
+        wait_until(lambda: len(staged_parts(output)) > len(ready), 120)
+        assert ready.items() <= staged_parts(output).items()
+        assert job.finish() == 0, job.output
 
     prepared = Prepared(output)
     chips = read_all(tars)
