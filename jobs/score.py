@@ -13,6 +13,7 @@ import tyro
 from lib import options as command_line
 from lib import run_record
 from lib.archive import Archive, ManifestSummary, read_summary, write_manifest
+from lib.commits import committed, roll_back, write_remaining
 from lib.errors import UserError
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
@@ -141,16 +142,20 @@ def list_images(archive: Archive, output: Path) -> ManifestSummary:
 
 def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) -> Summary:
     """Label all images that have no row yet."""
-    labels = options.output / "labels"
+    labels, checkpoint = options.output / "labels", options.output / "checkpoint"
+    remaining = options.output / "remaining.parquet"
+    roll_back(labels, checkpoint)
+    done = committed(checkpoint, manifest.images)
+    count = write_remaining(options.output / "manifest", done, remaining)
     counts = LabelCounts(labels)
-    before = counts.update()
     started = time.monotonic()
     work_seconds: dict[str, float] = {}
-    if before.total() < manifest.images:
+    if count:
         with Progress(manifest.images, counts.update):
-            work_seconds = run_pipeline(options, bundle, manifest)
+            work_seconds = run_pipeline(options, bundle, remaining, count)
     else:
         log.info("all images have their row already; nothing to do")
+    remaining.unlink()
     statuses = counts.update()
     return Summary(
         images=manifest.images,
@@ -159,12 +164,12 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
         faces=count_faces(labels),
         model=model_id(bundle),
         seconds=time.monotonic() - started,
-        images_this_time=statuses.total() - before.total(),
+        images_this_time=count,
         work_seconds=work_seconds,
     )
 
 
-def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) -> dict[str, float]:
+def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine, pipeline
@@ -185,10 +190,9 @@ def run_pipeline(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
             resources.get("GPU", 0),
             {FACES: options.faces, AGE: options.age, GENDER: options.gender},
         )
-        engine.remember_rows_in(output / "checkpoint")
+        engine.commit_rows_in(output / "checkpoint")
         work_seconds = engine.WorkSeconds()
-        parts = sorted((output / "manifest").glob("*.parquet"))
-        rows = pipeline.read_rows(parts, ["id", "uri"], manifest.images)
+        rows = pipeline.read_rows([remaining.resolve()], ["id", "uri"], count)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
         rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
         return work_seconds.total()
