@@ -59,6 +59,7 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
             *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+            f"--dashboard-agent-listen-port={_free_port()}",
             "--disable-usage-stats",
         ]
         log = Path(folder, "head.log")
