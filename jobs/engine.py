@@ -33,6 +33,9 @@ def cluster() -> Iterator[dict[str, float]]:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
+    # Files are written about once a second, which is when Ray ends a worker that had nothing to do; a
+    # new one for every file took an eighth of two cores.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # In a submitted job the address is set, and everything else is the cluster's to say.
     own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     with _native_errors_to_logs_only():
@@ -40,7 +43,10 @@ def cluster() -> Iterator[dict[str, float]]:
         # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        ray.data.DataContext.get_current().enable_progress_bars = False  # the jobs have their own
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # the jobs have their own
+        # Every worker would add up its pages each second, for a figure that nobody reads.
+        context.memory_usage_poll_interval_s = None
         try:
             yield ray.cluster_resources()
         finally:

@@ -22,12 +22,12 @@ from lib.stages.label import Label
 from lib.stages.predict import Predict
 from lib.stages.stage import Chain, Stage
 
-BATCH = 64
+BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""
-BLOCKS = 96
-BLOCK_ROWS = (16, 256)
+BLOCKS = 48
+LARGEST_BLOCK = 512
 """A block is what is committed at a time. Small ones lose less when a run is killed and leave no
-worker idle at the end; large ones make fewer files."""
+worker idle at the end; large ones make fewer files. All are whole batches, or nearly."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Labelling:
 
 def block_count(images: int) -> int:
     """Blocks for that many images."""
-    smallest, largest = BLOCK_ROWS
-    return max(1, images // min(max(images // BLOCKS, smallest), largest))
+    rows = min(max(1, round(images / BLOCKS / BATCH)) * BATCH, LARGEST_BLOCK)
+    return max(1, -(-images // rows))
 
 
 def read_rows(files: Sequence[Path], columns: Sequence[str], count: int) -> ray.data.Dataset:

@@ -9,6 +9,9 @@ from typing import Protocol
 import pyarrow as pa
 
 
+REPORT_EVERY_SECONDS = 1.0
+
+
 class Stopwatch:
     """Adds up seconds by the name of what was done."""
 
@@ -53,10 +56,12 @@ class Chain:
 
         Args:
             stages: in order.
-            report: called after every batch with the seconds that each kind of work took.
+            report: called now and then with the seconds that each kind of work took since the last
+                call; what is not reported at the end are less than `REPORT_EVERY_SECONDS`.
         """
         self._stages = stages
         self._report = report
+        self._reported = time.monotonic()
         self._watch = Stopwatch()
         for stage in stages:
             stage.setup(self._watch)
@@ -65,5 +70,7 @@ class Chain:
         """Send a batch through all stages."""
         for stage in self._stages:
             batch = stage(batch)
-        self._report(self._watch.take())
+        if time.monotonic() - self._reported >= REPORT_EVERY_SECONDS:
+            self._reported = time.monotonic()
+            self._report(self._watch.take())
         return batch
