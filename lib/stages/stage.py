@@ -8,7 +8,6 @@ from typing import Protocol
 
 import pyarrow as pa
 
-
 REPORT_EVERY_SECONDS = 1.0
 
 
