@@ -51,7 +51,7 @@ class Predict:
         with self._watch("+".join(self.tasks)):
             predictions = self._predictor(crops)
         for task, probabilities in predictions.items():
-            by_image = np.split(probabilities, ends[:-1])
+            by_image = np.split(probabilities, ends)[:-1]
             column = pa.array([p.tobytes() for p in by_image], pa.binary())
             batch = batch.append_column(probabilities_column(task), column)
         return batch

@@ -147,7 +147,8 @@ def test_killed_workers_are_replaced(
         # Early: who finds faces is soon done with such small ones, and then there is nobody to kill.
         wait_until(lambda: rows(output) > 0, 90)
         victims = head.workers()
-        assert len(victims) == {"fused": 1, "separate": 3}[layout]
+        # Where it is on its own, the finder of faces may have ended already; fused, it is the victim.
+        assert len(victims) in {"fused": (1,), "separate": (2, 3)}[layout]
         for process in victims:
             process.send_signal(signal.SIGKILL)
         assert rows(output) < CHIPS
