@@ -79,12 +79,6 @@ def label_schema(with_distribution: bool = False) -> pa.Schema:
     return pa.schema([(c.name, c.type) for c in label_columns(with_distribution)])
 
 
-MANIFEST = pa.schema(
-    [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
-)
-"""The manifest: one row for each image of the archive, hence one label row."""
-
-
 def schema_table() -> str:
     """The label row as a Markdown table, as it stands in the README."""
     rows = [f"| `{c.name}` | {_plain(c.type)} | {c.meaning} |" for c in label_columns(True)]
