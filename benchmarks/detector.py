@@ -125,17 +125,15 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--canvas", type=int, default=640, help="longer side, pixels")
     parser.add_argument("--sizes", type=int, nargs="*", default=[20, 24, 32, 36, 40])
-    parser.add_argument("--batch", type=int, default=32, help="images at once")
+    parser.add_argument("--batch", type=int, default=20, help="images at once")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    cv2.setNumThreads(options.threads)
     from lib.faces.mtcnn import Mtcnn
+    from lib.models.runtime import configure
+
+    configure(options.threads)
 
     photos = read_photos(options.photos, options.canvas)
     if not photos:

@@ -83,8 +83,15 @@ class Mtcnn:
     def _propose(self, images: list[Image]) -> list[Floats]:
         """PNet's boxes (n, 4) for each image: squares, given by two corners x, y, x, y."""
         pyramids = [_pyramid(image, _CELL / self.min_face_size) for image in images]
-        pages, corners = _pack([level for pyramid in pyramids for level, _ in pyramid], self._page)
-        maps = [self._pnet(tf.constant(page[np.newaxis])).numpy()[0] for page in pages]
+        levels = [level for pyramid in pyramids for level, _ in pyramid]
+        count, corners = _pack(levels, self._page)
+        page = np.zeros((1, *self._page, 3), np.float32)  # one for all: it stays in the cache
+        maps = []
+        for number in range(count):
+            for level, (its_page, row, column) in zip(levels, corners, strict=True):
+                if its_page == number:
+                    page[0, row : row + len(level), column : column + level.shape[1]] = level
+            maps.append(self._pnet(tf.constant(page)).numpy()[0])
         corner = iter(corners)
         proposed = []
         for pyramid in pyramids:
@@ -176,7 +183,7 @@ def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
 
 def _pnet(page: Tensor) -> Tensor:
     w = _weights("pnet")
-    x = _conv(_normalise(page), w, pool=2)
+    x = _conv(page, w, pool=2)
     x = _conv(x, w)
     x = _conv(x, w)
     offsets_kernel, offsets_bias, logits_kernel, logits_bias = w
@@ -188,7 +195,7 @@ def _pnet(page: Tensor) -> Tensor:
 
 def _rnet(crops: Tensor) -> Tensor:
     w = _weights("rnet")
-    x = _conv(_normalise(crops), w, pool=3)
+    x = _conv(crops, w, pool=3)
     x = _conv(x, w, pool=3, padding="VALID")
     x = _conv(x, w)
     x = _prelu(_dense(_flatten(x), w), next(w))
@@ -198,7 +205,7 @@ def _rnet(crops: Tensor) -> Tensor:
 
 def _onet(crops: Tensor) -> Tensor:
     w = _weights("onet")
-    x = _conv(_normalise(crops), w, pool=3)
+    x = _conv(crops, w, pool=3)
     x = _conv(x, w, pool=3, padding="VALID")
     x = _conv(x, w, pool=2)
     x = _conv(x, w)
@@ -208,16 +215,15 @@ def _onet(crops: Tensor) -> Tensor:
 
 
 def _weights(name: str) -> Iterator[NDArray[np.float32]]:
-    """The arrays of a network in the order of its layers.
+    """The arrays of a network in the order of its layers, for pixels of 0..255.
 
     The file is found without importing the package, which would run `tf.keras`.
     """
     path = distribution("mtcnn").locate_file(f"mtcnn/assets/weights/{name}.lz4")
-    return iter(joblib.load(path))
-
-
-def _normalise(pixels: Tensor) -> Tensor:
-    return (pixels - _GREY) / 128
+    kernel, bias, *others = joblib.load(path)
+    # They were trained on (pixels - 127.5) / 128; the first convolution can do that as it goes.
+    kernel = kernel / 128
+    return iter([kernel, bias - _GREY * kernel.sum(axis=(0, 1, 2)), *others])
 
 
 def _conv(x: Tensor, w: Iterator[Any], pool: int = 0, padding: str = "SAME") -> Tensor:
@@ -277,30 +283,28 @@ def _pyramid(image: Image, scale: float) -> list[tuple[Pixels, float]]:
 
 def _pack(
     levels: list[Pixels], page_shape: tuple[int, int]
-) -> tuple[list[Pixels], list[tuple[int, int, int]]]:
-    """Lay the levels out on pages, the tallest first, each in the smallest gap that holds it.
+) -> tuple[int, list[tuple[int, int, int]]]:
+    """Find each level a place on pages, the tallest first, each in the smallest gap that holds it.
 
     Returns:
-        The pages, and for each level its page and the row and the column of its upper left corner
-        there, which are even so that PNet's places on the page are its places in the level.
+        How many pages it takes, and for each level its page and the row and the column of its upper
+        left corner there, which are even so that PNet's places on the page are its places in the level.
     """
-    pages: list[Pixels] = []
+    pages = 0
     gaps: list[tuple[int, int, int, int, int]] = []  # page, row, column, height, width
     corners = [(0, 0, 0)] * len(levels)
     for number in sorted(range(len(levels)), key=lambda number: -len(levels[number])):
-        level = levels[number]
-        height, width = (_round_up(side, _STRIDE) for side in level.shape[:2])
+        height, width = (_round_up(side, _STRIDE) for side in levels[number].shape[:2])
         fitting = [gap for gap in gaps if gap[3] >= height and gap[4] >= width]
         if fitting:
             gap = min(fitting, key=lambda gap: gap[3] * gap[4])
             gaps.remove(gap)
         else:
-            gap = (len(pages), 0, 0, *page_shape)
-            pages.append(np.zeros((*page_shape, 3), np.float32))
+            gap = (pages, 0, 0, *page_shape)
+            pages += 1
         page, row, column, gap_height, gap_width = gap
         gaps.append((page, row, column + width, height, gap_width - width))
         gaps.append((page, row + height, column, gap_height - height, gap_width))
-        pages[page][row : row + len(level), column : column + level.shape[1]] = level
         corners[number] = (page, row, column)
     return pages, corners
 
