@@ -154,7 +154,7 @@ def run_pipeline(options: Options, bundle: Bundle, faces: LabelledFaces, count: 
     labelling = pipeline.Labelling(
         Unpack(), options.detector_spec, Limits(), bundle, age_distribution=True
     )
-    with engine.cluster() as resources:
+    with engine.failures_in_one_line("run it again"), engine.cluster() as resources:
         pools = place(
             "auto",
             bundle.trunk is not None,

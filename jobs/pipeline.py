@@ -25,9 +25,9 @@ from lib.stages.stage import Chain, Stage
 BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""
 BLOCKS = 48
-LARGEST_BLOCK = 512
-"""A block is what is committed at a time. Small ones lose less when a run is killed and leave no
-worker idle at the end; large ones make fewer files. All are whole batches, or nearly."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
+"""A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
+when a run is killed and leave no worker idle at the end; large ones make fewer files."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Labelling:
 
 def block_count(images: int) -> int:
     """Blocks for that many images."""
-    rows = min(max(1, round(images / BLOCKS / BATCH)) * BATCH, LARGEST_BLOCK)
+    rows = min(max(1, round(images / BLOCKS / SMALLEST_BLOCK)) * SMALLEST_BLOCK, LARGEST_BLOCK)
     return max(1, -(-images // rows))
 
 

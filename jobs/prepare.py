@@ -40,6 +40,7 @@ log = logging.getLogger("prepare")
 
 PROGRAM = "python -m jobs.prepare"
 FAILED, INTERRUPTED = 1, 130
+HOW_TO_GO_ON = "the same command goes on where it was"
 
 FACES, KEPT, DROPPED = "faces", "kept", "dropped"
 STAGED, UNFINISHED = "staged", "unfinished"
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parts = stage_images(sources, staging)
             judged, images = write_all(output / UNFINISHED, rows, rule, parts, options.shares)
     except KeyboardInterrupt:
-        log.info("stopped; the same command goes on where it was")
+        log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
     except OSError as error:
         raise UserError(f"cannot write to --output {str(options.output)!r}: {error}") from error
@@ -209,8 +210,7 @@ def run_tasks(staging: Staging, pieces: Sequence[Piece]) -> Iterator[Report]:
         except OSError as error:
             return {"outcome": error}
 
-    with engine.cluster():
-        ray.data.DataContext.get_current().enable_progress_bars = False
+    with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster():
         items = ray.data.from_items(list(pieces), override_num_blocks=len(pieces))
         for row in items.map(stage, num_cpus=1).iter_rows():
             if isinstance(row["outcome"], OSError):

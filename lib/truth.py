@@ -21,14 +21,14 @@ class TruthColumns:
     Attributes:
         path: Of the image: its uri in the labels, or any path that ends in its file name.
         age: In years; fractions count.
-        gender: female, male, f, m, woman, man, or 0 and 1.
+        gender: female, male, f, m, woman, man, or 0 and 1; None where there is no such column.
         group: For figures by group.
         sigma: Standard deviation of the ages that people gave, in years, for the epsilon error.
     """
 
     path: str = "path"
     age: str = "age"
-    gender: str = "gender"
+    gender: str | None = "gender"
     group: str | None = None
     sigma: str | None = None
 

@@ -20,11 +20,19 @@ SOURCE = "table"
 
 @dataclass(frozen=True)
 class Names:
-    """What the columns are called in the table."""
+    """What the columns are called in the table.
+
+    Attributes:
+        path: Of the image: any path that ends in its name.
+        age: In years; fractions are rounded down.
+        gender: female, male, f, m, woman, man, or 0 and 1.
+        identity: Who it is; all images of one identity go to one split.
+        group: For figures by group.
+    """
 
     path: str = "path"
     age: str = "age"
-    gender: str = "gender"
+    gender: str | None = "gender"
     identity: str | None = None
     group: str | None = None
 

@@ -11,11 +11,13 @@ from threading import Event, Thread
 from typing import Self
 
 import duckdb
+import matplotlib
 import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs.score import main
 from lib.archive import local_path
@@ -31,6 +33,7 @@ from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 
 SCORE = "jobs.score"
 CHIPS = 3000
+PORTRAITS = 400
 GIB = 1 << 30
 LOOKS_MALE = {
     *(f"img{n}" for n in (14, 15, 16, 19, 20, 21, 24, 25, 29, 30, 31, 34, 35, 36, 39, 40, 41)),
@@ -87,10 +90,9 @@ def rows(output: Path) -> int:
     return LabelCounts(output / "labels").update().total()
 
 
-def assert_same_labels(output: Path, expected: pd.DataFrame) -> None:
+def assert_same_labels(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Every image once, and labels as if nothing had happened."""
-    found = labels(output)
-    assert found["id"].tolist() == list(range(CHIPS))
+    assert found["id"].tolist() == expected["id"].tolist() == list(range(len(expected)))
     for column in ("uri", "status", "gender", "face_count", "width"):
         assert found[column].tolist() == expected[column].tolist()
     for column in ("age", "age_std", "age_low", "age_high", "gender_score"):
@@ -122,38 +124,47 @@ def test_stopped_killed_and_started_again(
     assert before < CHIPS
     status, text = run_job(head.environment, log, *options)
     assert status == 0, text
-    assert_same_labels(output, undisturbed)
+    assert_same_labels(labels(output), undisturbed)
     summary = json.loads((output / "summary.json").read_text())
     assert CHIPS - before <= summary["images_this_time"] < CHIPS
 
 
-@pytest.mark.parametrize("layout", ["fused", "separate"])
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs with a face, dear enough to find that nobody is done with it soon; no two alike."""
+    folder = tmp_path_factory.mktemp("portraits")
+    with Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")) as image:
+        for number in range(PORTRAITS):
+            left, top = number % 20, number // 20
+            image.crop((left, top, left + 480, top + 560)).save(folder / f"{number:05}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize(("layout", "victims"), [("fused", 1), ("separate", 3)])
 def test_killed_workers_are_replaced(
-    layout: str,
-    head: RayHead,
-    model: Path,
-    chips: Path,
-    undisturbed: pd.DataFrame,
-    tmp_path: Path,
+    layout: str, victims: int, head: RayHead, model: Path, portraits: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL for every worker there is: the finder of faces and both models, where separate."""
-    output, log = tmp_path / "out", tmp_path / "log"
-    options = [
-        *(SCORE, "--images", chips, "--output", output, "--model", model, "--detector", "none"),
-        *("--layout", layout, "--faces.actors", 1, "--faces.cpus", 1),
-        *("--age.actors", 1, "--age.cpus", 1, "--gender.actors", 1, "--gender.cpus", 1),
-    ]
-    with Job(head.environment, log, *options) as job:
-        # Early: who finds faces is soon done with such small ones, and then there is nobody to kill.
-        wait_until(lambda: rows(output) > 0, 90)
-        victims = head.workers()
-        # Where it is on its own, the finder of faces may have ended already; fused, it is the victim.
-        assert len(victims) in {"fused": (1,), "separate": (2, 3)}[layout]
-        for process in victims:
-            process.send_signal(signal.SIGKILL)
-        assert rows(output) < CHIPS
-        assert job.finish() == 0, job.output
-    assert_same_labels(output, undisturbed)
+    """SIGKILL half-way for every worker: the finder of faces and both models, where separate."""
+    found = {}
+    for name in ("undisturbed", "killed"):
+        output = tmp_path / name
+        options = [
+            *(SCORE, "--images", portraits, "--output", output, "--model", model),
+            *("--layout", layout, "--faces.actors", 1, "--faces.cpus", 1),
+            *("--age.actors", 1, "--age.cpus", 1, "--gender.actors", 1, "--gender.cpus", 1),
+        ]
+        with Job(head.environment, tmp_path / f"{name}.log", *options) as job:
+            if name == "killed":
+                wait_until(lambda output=output: rows(output) >= PORTRAITS / 4, 90)  # type: ignore[misc]
+                workers = head.workers()
+                for process in workers:
+                    process.send_signal(signal.SIGKILL)
+                assert len(workers) == victims
+                assert rows(output) < PORTRAITS * 3 / 4
+            assert job.finish() == 0, job.output
+        found[name] = labels(output)
+        assert (found[name]["status"] == "ok").all()
+    assert_same_labels(found["killed"], found["undisturbed"])
 
 
 def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Path) -> None:

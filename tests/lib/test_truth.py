@@ -46,3 +46,9 @@ def test_a_column_that_is_missing(table: Path, role: str) -> None:
     names = TruthColumns(**{**vars(NAMES), role: "absent"})
     with pytest.raises(UserError, match=f"truth{table.suffix} .*absent"):
         read_truth(table, names)
+
+
+def test_a_table_of_ages_alone(table: Path) -> None:
+    truth = read_truth(table, TruthColumns("file", "apparent", gender=None))
+    assert truth["gender"].null_count == len(truth)
+    assert truth["age"][0].as_py() == 30.5
