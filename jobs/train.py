@@ -1,162 +1,203 @@
-"""Train the compact model on UTKFace chips: `python -m jobs.train --images TAR … --output RUN`."""
+"""Train a model on labelled faces, on one or many workers: `python -m jobs.train --help`."""
 
 import hashlib
 import logging
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-import cv2
-import keras
-import numpy as np
+import tyro
 
 from lib import options as command_line
-from lib.calibration import apply_temperature, fit_interval_scale, fit_temperature
-from lib.datasets.labels import Split, split_of
-from lib.datasets.utkface import read_names
-from lib.faces.crop import CropSpec
-from lib.metrics import Predictions, evaluate
-from lib.models.bundle import Calibration, Pixels, write_bundle
-from lib.models.expectation import age_interval, expected_age
-from lib.models.heads import GENDER_LABELS
-from lib.training.loop import MEAN, STD, Faces, Networks, Recipe, gender_index, predict, train
+from lib import run_record
+from lib.datasets.labels import Split
+from lib.errors import UserError
+from lib.labelled_faces import LabelledFaces
+from lib.models.bundle import CARD
+from lib.training.faces import Labels, read_labels
+from lib.training.history import History
+from lib.training.recipe import Backbone, Recipe
 
 log = logging.getLogger("train")
 
-SOURCE_SIDE = 96
-"""Chips are kept in memory at this many pixels: a fifth above the largest crop, for the zoom."""
-
-UTKFACE_TEMPLATE = ((0.305, 0.29), (0.695, 0.29), (0.5, 0.52), (0.325, 0.685), (0.675, 0.685))
-"""Where MTCNN finds the landmarks in UTKFace's aligned chips: the medians over 156 of them, made
-symmetric. Faces of photographs are brought to the same places."""
+PROGRAM = "python -m jobs.train"
+INTERRUPTED = 130
+HOW_TO_GO_ON = "the same command goes on where it was"
+OWNED = ("bundle", "checkpoints", "metrics.jsonl")
+TERMS = (
+    "Not for decisions about individuals. A predicted gender is how such a face is labelled in data "
+    "sets of this kind, not who somebody is."
+)
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train the compact model on UTKFace chips.
+    """Train a model on labelled faces.
+
+    Stopped or killed at any moment, the same command goes on from the last checkpoint.
 
     Attributes:
-        images: Tar files of UTKFace chips.
-        output: Folder for the trained bundle.
+        data: Folder faces/ of jobs.prepare, with split=train, split=val and split=test in it.
+        output: Folder for the run: bundle/, checkpoints/, metrics.jsonl, tensorboard/.
+        backbone: The trunk.
+        weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
+        workers: Processes that train together.
+        use_gpu: A GPU for each worker.
+        cpus: CPUs for each worker; default: all there are, evenly.
+        checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
+        keep: How many checkpoints to keep besides the best one.
+        max_failures: How often lost workers are replaced before the run gives up.
         recipe: How to train.
     """
 
-    images: tuple[Path, ...]
+    data: Path
     output: Path
-    recipe: Recipe = field(default_factory=Recipe)
+    backbone: Backbone = "compact"
+    weights: Path | None = None
+    workers: int = 1
+    use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    cpus: float | None = None
+    checkpoint_steps: int = 0
+    keep: int = 2
+    max_failures: int = 3
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+
+    def check(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: names the option and the value.
+        """
+        for name, least in (
+            ("workers", 1), ("checkpoint_steps", 0), ("keep", 1), ("max_failures", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} must be at least {least}, not {getattr(self, name)}")
+        if self.cpus is not None and self.cpus <= 0:
+            raise UserError(f"--cpus must be above 0, not {self.cpus}")
+        if self.weights is not None and not self.weights.is_file():
+            raise UserError(f"--weights {str(self.weights)!r} is not a file")
+        self.recipe.check()
+
+    def fingerprint(self, labels: dict[Split, Labels]) -> dict[str, object]:
+        """All that changes the model."""
+        weights = self.weights
+        return {
+            "data": {split: of_split.digest for split, of_split in labels.items()},
+            "backbone": self.backbone,
+            "weights": weights and hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "workers": self.workers,
+            "recipe": asdict(self.recipe),
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train on the training split, choose nothing on the test split, write the bundle."""
-    options = command_line.parse(Options, arguments, "python -m jobs.train")
-    faces = load_faces(options.images)
-    networks = trained(options, faces)
-    calibration = calibrate(networks, faces["val"], options.recipe.size)
-    write_bundle(
-        options.output / "bundle",
-        name=f"compact-{options.recipe.size}",
-        networks=vars(networks),
-        crop=CropSpec(options.recipe.size, "landmarks", template=UTKFACE_TEMPLATE),
-        pixels=Pixels(mean=MEAN, std=STD),
-        gender_labels=GENDER_LABELS,
-        calibration=calibration,
-        facts={
-            "training": {
-                "data": "UTKFace aligned chips (https://susanqq.github.io/UTKFace/), "
-                "for non-commercial research only; so are these weights",
-                "faces": {split: len(part) for split, part in faces.items()},
-                "split": "by the sha256 of each picture: no picture is in two of them",
-                "recipe": asdict(options.recipe),
-            },
-            "metrics": {
-                "test": evaluate(predictions(networks, faces["test"], options, calibration))
-            },
-            "limits": "Not for decisions about individuals. A predicted gender is how such a face "
-            "is labelled in data sets of this kind, not who somebody is.",
-        },
-    )
-    log.info("bundle: %s", options.output / "bundle")
+    """Check the options and the labels, train, and make the bundle."""
+    options = command_line.parse(Options, arguments, PROGRAM)
+    options.check()
+    labels = {split: read_labels(LabelledFaces(options.data, split)) for split in SPLITS}
+    check_batch(options, len(labels["train"]))
+    output = options.output.resolve()
+    run_record.claim(output, options.fingerprint(labels), {}, OWNED)
+    if (output / "bundle" / CARD).exists():
+        log.info("%s is trained already; nothing to do", output)
+        return 0
+    log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
+    try:
+        best = train(options, output)
+        make_bundle(options, labels, best, output)
+    except KeyboardInterrupt:
+        log.info("stopped; %s", HOW_TO_GO_ON)
+        return INTERRUPTED
+    sys.stdout.write(f"bundle: {output / 'bundle'}\n")
     return 0
 
 
-def calibrate(networks: Networks, validation: Faces, size: int) -> Calibration:
-    """Fit on faces that were not trained on."""
-    age, gender = predict(networks, validation, size)
-    expected = expected_age(age).age
-    truth = validation.ages.astype(np.float64)
-    is_female = validation.genders == GENDER_LABELS.index("female")
-    return Calibration(
-        age_interval_scale=fit_interval_scale(truth, expected, *age_interval(age)),
-        gender_temperature=fit_temperature(is_female, gender[:, GENDER_LABELS.index("female")]),
+def check_batch(options: Options, faces: int) -> None:
+    """Refuse to train on less than one step."""
+    batch = options.recipe.batch_size * options.workers * options.recipe.accumulate
+    if faces < batch:
+        raise UserError(
+            f"the {faces} faces of the split train are fewer than one step takes: {batch}, of "
+            f"--workers {options.workers} with --batch-size {options.recipe.batch_size}; lower these"
+        )
+
+
+def train(options: Options, output: Path) -> Path:
+    """Train on the workers until the last epoch; gives the folder of the best checkpoint."""
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from jobs import engine
+
+    with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
+        # Ray Train imports TensorFlow here, too, which says much that is no news to anybody.
+        from jobs import training
+
+        cpus = training.cpus_of_each(options.workers, options.cpus, options.use_gpu, resources)
+        with History(output, options.recipe.epochs) as history:
+            return training.run(
+                plan=training.Plan(
+                    options.data.resolve(), options.backbone,
+                    options.weights and options.weights.resolve(), recipe_of(options),
+                    options.checkpoint_steps,
+                ),
+                output=output,
+                workers=options.workers,
+                cpus=cpus,
+                use_gpu=options.use_gpu,
+                keep=options.keep,
+                max_failures=options.max_failures,
+                history=history,
+            )  # fmt: skip
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The recipe with the backbone's defaults where the user left it to them."""
+    from lib.models.backbones import BACKBONES
+
+    spec, recipe = BACKBONES[options.backbone], options.recipe
+    frozen = spec.frozen_epochs if options.weights is not None else 0
+    return replace(
+        recipe,
+        size=spec.size if recipe.size is None else recipe.size,
+        frozen_epochs=frozen if recipe.frozen_epochs is None else recipe.frozen_epochs,
+        learning_rate=recipe.learning_rate or spec.learning_rate,
     )
 
 
-def predictions(
-    networks: Networks, faces: Faces, options: Options, calibration: Calibration
-) -> Predictions:
-    """What the calibrated model says of faces, beside the truth."""
-    age, gender = predict(networks, faces, options.recipe.size)
-    low, high = age_interval(age, scale=calibration.age_interval_scale)
-    female = gender[:, GENDER_LABELS.index("female")]
-    return Predictions(
-        true_age=faces.ages.astype(np.float64),
-        true_gender=np.array(GENDER_LABELS, object)[faces.genders],
-        age=expected_age(age).age,
-        female=apply_temperature(female, calibration.gender_temperature),
-        age_argmax=age.argmax(axis=1).astype(np.float64),
-        age_low=low,
-        age_high=high,
-    )
+def make_bundle(options: Options, labels: dict[Split, Labels], best: Path, output: Path) -> None:
+    """Save the networks, calibrate them on validation, measure them on test, complete the card."""
+    from lib.training.card import calibrate, save, with_metrics
+    from jobs import evaluate  # isort: skip
 
+    def label(bundle: Path, split: Split) -> Any:
+        told = evaluate.Options(output=output, data=options.data, split=split, model=bundle)
+        return evaluate.label_faces(told, LabelledFaces(options.data, split))
 
-def trained(options: Options, faces: dict[Split, Faces]) -> Networks:
-    """Train, or take up the networks that an earlier start of the same run has finished."""
-    bundle = options.output / "bundle"
-    files = {name: bundle / f"{name}.keras" for name in ("trunk", "age", "gender")}
-    if all(f.exists() for f in files.values()):
-        return Networks(*(keras.models.load_model(f, safe_mode=True) for f in files.values()))
-    networks = train(faces["train"], faces["val"], options.recipe)
-    bundle.mkdir(parents=True, exist_ok=True)
-    for name, file in files.items():
-        getattr(networks, name).save(file)
-    return networks
-
-
-def load_faces(tars: Sequence[Path]) -> dict[Split, Faces]:
-    """Read all chips that have both labels, once for each distinct picture, by split."""
-    chips: dict[str, tuple[str, bytes]] = {}
-    for name, data in _members(tars):
-        chips.setdefault(hashlib.sha256(data).hexdigest(), (name, data))
-    labels = read_names([name for name, _ in chips.values()])
-    rows: dict[Split, list[tuple[np.ndarray, int, str]]] = {"train": [], "val": [], "test": []}
-    for (sha256, (_, data)), age, gender in zip(
-        chips.items(), labels["age"].to_pylist(), labels["gender"].to_pylist(), strict=True
-    ):
-        if age is not None and gender is not None and 0 <= age <= 100:
-            rows[split_of(sha256)].append((_pixels(data), age, gender))
-    log.info("faces by split: %s", {split: len(r) for split, r in rows.items()})
-    return {split: _faces(r) for split, r in rows.items()}
-
-
-def _members(tars: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(tars):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                if file is not None:
-                    yield member.name, file.read()
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert image is not None, "a chip of the set is damaged"
-    return cv2.resize(image, (SOURCE_SIDE, SOURCE_SIDE), interpolation=cv2.INTER_AREA)
-
-
-def _faces(rows: list[tuple[np.ndarray, int, str]]) -> Faces:
-    images, ages, genders = zip(*rows, strict=True)
-    return Faces(np.stack(images), np.array(ages, np.int64), gender_index(list(genders)))
+    recipe = recipe_of(options)
+    unfinished = output / "unfinished"
+    facts: dict[str, Any] = {
+        "training": {
+            "data_sha256": {split: of_split.digest for split, of_split in labels.items()},
+            "faces": {split: len(of_split) for split, of_split in labels.items()},
+            "split": "by identity where it is known, else by the sha256 of each picture",
+            "backbone": options.backbone,
+            "weights": options.fingerprint(labels)["weights"],
+            "workers": options.workers,
+            "recipe": asdict(recipe),
+        },
+        "limits": TERMS,
+    }
+    save(best, options.backbone, recipe, unfinished, facts)
+    log.info("calibrating on the split val, measuring on the split test")
+    calibrate(unfinished, label(unfinished, "val"))
+    with_metrics(unfinished, label(unfinished, "test"))
+    shutil.rmtree(output / "bundle", ignore_errors=True)
+    unfinished.rename(output / "bundle")
 
 
 if __name__ == "__main__":

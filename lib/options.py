@@ -35,12 +35,20 @@ def parse(options: type[Options], arguments: Sequence[str] | None, program: str)
 
 def run(job: Callable[[], int]) -> NoReturn:
     """Run a job as a program and exit with its status; what the user can mend is one line, status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToStandardError()])
     try:
         sys.exit(job())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+class _ToStandardError(logging.Handler):
+    """Writes to what standard error is at the time: while a cluster runs, it is another stream."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.flush()
 
 
 def _reason(event: tyro_errors.ParseErrorEvent) -> str:

@@ -3,9 +3,10 @@
 import keras
 from keras import layers
 
+from lib.datasets.labels import GENDERS
 from lib.models.expectation import AGE_CLASSES
 
-GENDER_LABELS = ("female", "male")
+GENDER_LABELS = GENDERS
 
 
 def age_head(features: int, dropout: float = 0.3) -> keras.Model:

@@ -1,6 +1,10 @@
-"""Random changes that leave age and gender as they are, in the graph, a batch at a time."""
+"""Random changes that leave age and gender as they are, in the graph, a batch at a time.
+
+All chance comes from the seed that is given, so that a run which goes on draws what it would have drawn.
+"""
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -15,19 +19,23 @@ SATURATION = (0.0, 1.5)
 ERASE_PROBABILITY = 0.25
 ERASE_SIDE = (0.15, 0.4)
 
+Draw = Callable[..., tf.Tensor]
 
-def augment(images: tf.Tensor, size: int) -> tf.Tensor:
+
+def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     """Flip, rotate, shift, zoom, recolour and partly erase each image in its own way.
 
     Args:
         images: uint8 (n, side, side, 3), RGB.
         size: side of the result in pixels.
+        seed: int32 (2,).
 
     Returns:
         float32 (n, size, size, 3) in 0..1.
     """
-    x = _warp(tf.cast(images, tf.float32) / 255.0, size)
-    return _erase(_recolour(x))
+    draw = _drawer(seed)
+    x = _warp(tf.cast(images, tf.float32) / 255.0, size, draw)
+    return _erase(_recolour(x, draw), draw)
 
 
 def plain(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -36,13 +44,47 @@ def plain(images: tf.Tensor, size: int) -> tf.Tensor:
     return x if images.shape[1] == size else tf.image.resize(x, (size, size), method="area")
 
 
-def _warp(x: tf.Tensor, size: int) -> tf.Tensor:
+def mixup(
+    x: tf.Tensor, targets: tuple[tf.Tensor, ...], alpha: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    """Blend each face, and its targets, with that at the other end of the batch.
+
+    Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018; one
+    share for the batch.
+
+    Args:
+        x: float32 (n, size, size, 3).
+        targets: float32 (n, classes) each.
+        alpha: of the Beta distribution, with two equal parameters, of the share.
+        seed: int32 (2,).
+    """
+    gammas = tf.random.stateless_gamma((2,), seed, alpha)
+    share = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-12)
+
+    def blend(t: tf.Tensor) -> tf.Tensor:
+        return share * t + (1.0 - share) * tf.reverse(t, [0])
+
+    return blend(x), tuple(blend(target) for target in targets)
+
+
+def _drawer(seed: tf.Tensor) -> Draw:
+    """A function like `tf.random.uniform` whose n-th call gives the n-th draw of the seed."""
+    calls = iter(range(1 << 16))
+
+    def draw(shape: tuple[tf.Tensor | int, ...], low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        fresh = tf.random.experimental.stateless_fold_in(seed, next(calls))
+        return tf.random.stateless_uniform(shape, fresh, low, high)
+
+    return draw
+
+
+def _warp(x: tf.Tensor, size: int, draw: Draw) -> tf.Tensor:
     n = tf.shape(x)[0]
     side = float(x.shape[1])
-    angle = tf.random.uniform((n,), -ROTATION, ROTATION)
-    zoom = tf.exp(tf.random.uniform((n,), math.log(ZOOM[0]), math.log(ZOOM[1]))) * side / size
-    mirror = tf.where(tf.random.uniform((n,)) < 0.5, -1.0, 1.0)
-    shift = tf.random.uniform((2, n), -SHIFT, SHIFT) * side
+    angle = draw((n,), -ROTATION, ROTATION)
+    zoom = tf.exp(draw((n,), math.log(ZOOM[0]), math.log(ZOOM[1]))) * side / size
+    mirror = tf.where(draw((n,)) < 0.5, -1.0, 1.0)
+    shift = draw((2, n), -SHIFT, SHIFT) * side
     cos, sin = tf.cos(angle) * zoom, tf.sin(angle) * zoom
     a, b, c, d = cos * mirror, -sin, sin * mirror, cos
     middle_in, middle_out = (side - 1.0) / 2.0, (size - 1.0) / 2.0
@@ -59,26 +101,24 @@ def _warp(x: tf.Tensor, size: int) -> tf.Tensor:
     )
 
 
-def _recolour(x: tf.Tensor) -> tf.Tensor:
-    def draw(low: float, high: float) -> tf.Tensor:
-        return tf.random.uniform((tf.shape(x)[0], 1, 1, 1), low, high)
-
+def _recolour(x: tf.Tensor, draw: Draw) -> tf.Tensor:
+    each = (tf.shape(x)[0], 1, 1, 1)
     grey = tf.reduce_mean(x, axis=3, keepdims=True)
-    x = grey + (x - grey) * draw(*SATURATION)
+    x = grey + (x - grey) * draw(each, *SATURATION)
     mean = tf.reduce_mean(x, axis=(1, 2, 3), keepdims=True)
-    x = mean + (x - mean) * draw(*CONTRAST) + draw(-BRIGHTNESS, BRIGHTNESS)
+    x = mean + (x - mean) * draw(each, *CONTRAST) + draw(each, -BRIGHTNESS, BRIGHTNESS)
     return tf.clip_by_value(x, 0.0, 1.0)
 
 
-def _erase(x: tf.Tensor) -> tf.Tensor:
+def _erase(x: tf.Tensor, draw: Draw) -> tf.Tensor:
     n, size = tf.shape(x)[0], x.shape[1]
     position = tf.range(size, dtype=tf.float32)[None, :] / float(size)
 
     def span() -> tf.Tensor:
-        length = tf.random.uniform((n, 1), *ERASE_SIDE)
-        start = tf.random.uniform((n, 1)) * (1.0 - length)
+        length = draw((n, 1), *ERASE_SIDE)
+        start = draw((n, 1)) * (1.0 - length)
         return (position >= start) & (position < start + length)
 
-    chosen = tf.random.uniform((n, 1, 1)) < ERASE_PROBABILITY
+    chosen = draw((n, 1, 1)) < ERASE_PROBABILITY
     hidden = span()[:, :, None] & span()[:, None, :] & chosen
-    return tf.where(hidden[..., None], tf.random.uniform((n, 1, 1, 3)), x)
+    return tf.where(hidden[..., None], draw((n, 1, 1, 3)), x)

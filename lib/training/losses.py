@@ -44,5 +44,21 @@ def age_loss(target: tf.Tensor, probabilities: tf.Tensor, expectation_weight: fl
 
 
 def gender_loss(target: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """Cross entropy of the gender's index int (n,) under float32 (n, 2): float32 (n,)."""
-    return -tf.math.log(tf.gather(probabilities, target, axis=1, batch_dims=1) + 1e-7)
+    """Cross entropy of the target, float32 (n, 2), under float32 (n, 2): float32 (n,)."""
+    return -tf.reduce_sum(target * tf.math.log(probabilities + 1e-7), axis=1)
+
+
+def age_weights(ages: NDArray[np.integer], power: float) -> NDArray[np.float32]:
+    """How much each face counts, so that rare ages are not forgotten; 1 on average.
+
+    The frequency of an age is that of the smoothed distribution, so that an age which happens to
+    have one face less than its neighbours is not made up for.
+
+    Args:
+        ages: (n,) whole years in 0..100.
+        power: of the inverse frequency; 0: all count the same, 1: all ages do.
+    """
+    counts = np.bincount(ages, minlength=AGE_CLASSES).astype(np.float32)
+    frequency = counts @ smoothed_ages(np.arange(AGE_CLASSES), 2.0)
+    weights = frequency[ages] ** -power
+    return (weights / weights.mean()).astype(np.float32)

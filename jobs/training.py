@@ -1,0 +1,290 @@
+"""Training on Ray Train: workers, checkpoints, and what is told of them.
+
+Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.tensorflow import TensorflowTrainer
+
+from lib.errors import UserError
+from lib.training.history import History
+from lib.training.recipe import Backbone, Recipe
+
+CHECKPOINTS = "checkpoints"
+LEFT_FREE = 0.1
+"""CPUs of the cluster that no worker gets: what runs beside them must find room."""
+TELL_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker must know.
+
+    Attributes:
+        data: folder of labelled faces.
+        backbone: the trunk.
+        weights: file for it.
+        recipe: how to train, with nothing left to the backbone.
+        checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
+    """
+
+    data: Path
+    backbone: Backbone
+    weights: Path | None
+    recipe: Recipe
+    checkpoint_steps: int
+
+
+def cpus_of_each(
+    workers: int, wanted: float | None, use_gpu: bool, there: Mapping[str, float]
+) -> float:
+    """CPUs for each worker.
+
+    Raises:
+        UserError: the cluster has no room for the workers.
+    """
+    room = there.get("CPU", 0) - LEFT_FREE
+    cpus = wanted or int(100 * room / workers) / 100
+    if cpus * workers > room + 1e-6 or cpus <= 0:
+        raise UserError(
+            f"{workers} workers of {cpus:g} CPUs do not fit: the cluster has {room:g}; lower "
+            "--workers or --cpus"
+        )
+    if use_gpu and there.get("GPU", 0) < workers:
+        raise UserError(
+            f"{workers} workers need a GPU each, and the cluster has {there.get('GPU', 0):g}; lower "
+            "--workers or leave out --use-gpu"
+        )
+    return cpus
+
+
+def run(
+    plan: Plan,
+    output: Path,
+    workers: int,
+    cpus: float,
+    use_gpu: bool,
+    keep: int,
+    max_failures: int,
+    history: History,
+) -> Path:
+    """Train until the last epoch, from the last checkpoint if there is one.
+
+    Returns:
+        Folder of the checkpoint with the lowest validation error.
+
+    Raises:
+        UserError: a worker said why it cannot go on.
+    """
+    journal = _Journal.remote()  # type: ignore[attr-defined]
+    trainer = TensorflowTrainer(
+        work,
+        train_loop_config={"plan": plan, "journal": journal, "threads": max(1, round(cpus))},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=str(output),
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=keep + 1,
+                checkpoint_score_attribute="val_mae",
+                checkpoint_score_order="min",
+            ),
+        ),
+    )
+    with _Reader(journal, history):
+        try:
+            result = trainer.fit()
+        except Exception:
+            if reason := ray.get(journal.reason.remote()):
+                raise UserError(reason) from None
+            raise
+    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mae"])
+    return Path(best[0].path)
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    journal = config["journal"]
+    try:
+        _train(config["plan"], journal, config["threads"])
+    except UserError as error:
+        ray.get(journal.fail.remote(str(error)))
+        raise
+
+
+def _train(plan: Plan, journal: Any, threads: int) -> None:
+    from lib.models import runtime  # it quiets TensorFlow; isort: skip
+    import tensorflow as tf
+
+    from lib.labelled_faces import LabelledFaces
+    from lib.training.checkpoint import Position, read_checkpoint
+    from lib.training.faces import decode_faces, open_faces, read_labels
+    from lib.training.loop import Trainer
+    from lib.training.networks import build_networks
+
+    runtime.configure(threads)
+    # Between GPUs it takes NCCL, else gRPC.
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    recipe = plan.recipe
+    assert recipe.size is not None
+    side = round(recipe.size * 1.2)  # a fifth above the crop, for the zoom
+    splits = {}
+    for split in ("train", "val"):
+        faces = LabelledFaces(plan.data, split)
+        labels = read_labels(faces)
+        if context.get_local_rank() == 0:
+            decode_faces(faces, labels, side, cache_folder())
+        ray.train.collective.barrier()
+        splits[split] = open_faces(decode_faces(faces, labels, side, cache_folder()), labels)
+    trainer = Trainer(
+        strategy,
+        lambda: build_networks(
+            plan.backbone,
+            None if plan.backbone == "compact" else recipe.size,
+            recipe.dropout,
+            plan.weights,
+        ),
+        recipe, recipe.size, splits["train"], splits["val"], rank, workers,
+    )  # fmt: skip
+    position = Position()
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            arrays, position = read_checkpoint(Path(folder))
+        trainer.restore(arrays)
+    _epochs(plan, trainer, position, journal if rank == 0 else None, rank)
+
+
+def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) -> None:
+    """Train epoch by epoch; all ranks make the same calls."""
+    recipe = plan.recipe
+    told = 0.0
+    started = time.monotonic()
+
+    def tell(rate: float = 0.0) -> None:
+        if journal is not None:
+            journal.tell.remote(position.history, position.step, trainer.steps, rate)
+
+    def after_step(now: Any) -> None:
+        nonlocal told
+        if journal is not None and time.monotonic() - told >= TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            faces = now.step * recipe.batch_size * trainer.workers
+            tell(faces / (told - started))
+        if (
+            plan.checkpoint_steps
+            and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
+        ):
+            _report(trainer, now, rank)
+
+    tell()
+    while position.epoch < recipe.epochs and not _stale(position.history, recipe.patience):
+        started = time.monotonic()
+        rate = trainer.train_epoch(position, after_step)
+        losses = trainer.global_losses(position.losses)
+        position.history.append(
+            {
+                "epoch": position.epoch + 1,
+                "loss": sum(losses) / len(losses),
+                **trainer.validate(),
+                "images_per_second": rate,
+                "seconds": time.monotonic() - started,
+                "step": (position.epoch + 1) * trainer.steps,
+            }
+        )
+        position.epoch, position.step, position.losses = position.epoch + 1, 0, []
+        _report(trainer, position, rank)
+        tell(rate)
+
+
+def _report(trainer: Any, position: Any, rank: int) -> None:
+    """Write a checkpoint; every worker reports, and the first one's state is that of all."""
+    from lib.training.checkpoint import write_checkpoint
+
+    last = position.history[-1] if position.history else {}
+    # In an epoch the weights have no score of their own: such a checkpoint is never the best.
+    metrics = last if position.step == 0 else {**last, "val_mae": 1e9}
+    arrays = trainer.arrays() if rank == 0 else None
+    with tempfile.TemporaryDirectory() as folder:
+        if arrays is not None:
+            write_checkpoint(Path(folder), arrays, position)
+            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        else:
+            ray.train.report(metrics, checkpoint=None)
+
+
+def _stale(history: list[dict[str, Any]], patience: int) -> bool:
+    """Whether that many epochs have not lowered the validation error."""
+    if not patience or len(history) <= patience:
+        return False
+    errors = [epoch["val_mae"] for epoch in history]
+    return min(errors[-patience:]) >= min(errors[:-patience])
+
+
+def cache_folder() -> Path:
+    """Where a machine keeps decoded faces: not shared between users, and gone with the machine."""
+    return Path(tempfile.gettempdir(), f"faces-{os.getuid()}")
+
+
+@ray.remote(num_cpus=0)
+class _Journal:
+    """Carries what the first worker tells to the job."""
+
+    def __init__(self) -> None:
+        self._news: tuple[list[dict[str, Any]], int, int, float] | None = None
+        self._reason: str | None = None
+
+    def tell(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
+        self._news = epochs, step, steps, rate
+
+    def news(self) -> tuple[list[dict[str, Any]], int, int, float] | None:
+        return self._news
+
+    def fail(self, reason: str) -> None:
+        self._reason = reason
+
+    def reason(self) -> str | None:
+        return self._reason
+
+
+class _Reader:
+    """Reads the journal, from a thread of its own, while a `with` block runs."""
+
+    def __init__(self, journal: Any, history: History) -> None:
+        self._journal, self._history = journal, history
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="journal", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._read()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(TELL_EVERY_SECONDS):
+            self._read()
+
+    def _read(self) -> None:
+        if news := ray.get(self._journal.news.remote()):
+            self._history.update(*news)

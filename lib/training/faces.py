@@ -1,0 +1,163 @@
+"""Labelled faces, decoded once on each machine and then mapped into memory by all its workers.
+
+The order of training is one permutation of all faces, of which each worker takes its part of every
+batch: so any number of workers sees the same batches. For that each machine needs any face at any time.
+A file of pixels that is mapped into memory serves this for sets larger than memory, too.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lib.datasets.labels import GENDERS, Split
+from lib.errors import UserError
+from lib.faces.crop import CropSpec, whole
+from lib.images import ImageError, Limits, decode
+from lib.labelled_faces import LabelledFaces, digest
+from lib.models.expectation import AGE_CLASSES
+
+ROWS_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of the faces of a split, in the order of the files.
+
+    Attributes:
+        ages: int64 (n,), whole years in 0..100.
+        genders: int64 (n,), index into `lib.datasets.labels.GENDERS`.
+        groups: object (n,), str or None.
+        digest: sha256 of the pictures' digests.
+    """
+
+    ages: NDArray[np.int64]
+    genders: NDArray[np.int64]
+    groups: NDArray[np.object_]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.ages)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Faces with their labels.
+
+    Attributes:
+        images: uint8 (n, side, side, 3), RGB; may be mapped from a file.
+        ages: int64 (n,), whole years in 0..100.
+        genders: int64 (n,), index into `lib.datasets.labels.GENDERS`.
+    """
+
+    images: NDArray[np.uint8]
+    ages: NDArray[np.int64]
+    genders: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ages)
+
+
+def read_labels(faces: LabelledFaces) -> Labels:
+    """Read and check the labels of a split, which takes no picture.
+
+    Raises:
+        UserError: there are no faces, or one has an age outside of 0 to 100 or no gender.
+    """
+    truth = faces.truth()
+    ages, genders = truth["age"].to_numpy(), truth["gender"].to_numpy()
+    for what, wrong in (
+        ("age", ~((ages >= 0) & (ages < AGE_CLASSES))),
+        ("gender", ~np.isin(genders, GENDERS)),
+    ):
+        if wrong.any():
+            row = truth.slice(int(wrong.argmax()), 1).to_pylist()[0]
+            raise UserError(
+                f"{wrong.sum():,} faces of the split {faces.split} of {str(faces.folder)!r} have no "
+                f"possible {what}: {row['name']} has {row[what]}; jobs.prepare drops such faces"
+            )
+    return Labels(
+        ages=ages.astype(np.int64),
+        genders=(genders == GENDERS[1]).astype(np.int64),
+        groups=truth["group"].to_numpy(),
+        digest=digest(truth["sha256"]),
+    )
+
+
+def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -> Path:
+    """Decode the pictures of a split into a file of pixels, unless it is there.
+
+    Args:
+        faces: the split.
+        labels: of the same.
+        side: of the squares, in pixels.
+        cache: folder on a disk of this machine.
+
+    Returns:
+        The file, for `open_faces`; numpy's format, uint8 (n, side, side, 3).
+
+    Raises:
+        UserError: a picture cannot be decoded.
+    """
+    file = cache / f"{faces.split}-{side}-{labels.digest[:16]}.npy"
+    if file.exists():
+        return file
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    shape = (len(labels), side, side, 3)
+    pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+    spec = CropSpec(side, "box")
+    try:
+        with ThreadPoolExecutor() as threads:
+            for start, rows in _rows(faces.files):
+                squares = threads.map(lambda row: _square(faces, row, spec), rows)
+                for number, square in enumerate(squares, start):
+                    pixels[number] = square
+        pixels.flush()
+        unfinished.rename(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return file
+
+
+def open_faces(file: Path, labels: Labels) -> Faces:
+    """Map a file of `decode_faces` into memory, beside its labels."""
+    return Faces(np.load(file, mmap_mode="r"), labels.ages, labels.genders)
+
+
+def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:
+    """Decode a split where that has not been done, and map it into memory."""
+    faces = LabelledFaces(folder, split)
+    labels = read_labels(faces)
+    return open_faces(decode_faces(faces, labels, side, cache), labels)
+
+
+def _rows(files: Sequence[Path]) -> Iterator[tuple[int, list[dict[str, object]]]]:
+    """Picture and name of all faces, some at a time, each time with the number of the first."""
+    start = 0
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            columns = ["image", "source", "source_row"]
+            for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=columns):
+                rows = pa.Table.from_batches([batch]).to_pylist()
+                yield start, rows
+                start += len(rows)
+
+
+def _square(faces: LabelledFaces, row: dict[str, object], spec: CropSpec) -> NDArray[np.uint8]:
+    data = row["image"]
+    try:
+        assert isinstance(data, bytes)
+        return whole(decode(data, Limits(), at_least=2 * spec.size).pixels, spec)
+    except (ImageError, AssertionError) as error:
+        name = f"{row['source']}:{row['source_row']}"
+        raise UserError(
+            f"the picture of {name} in the split {faces.split} of {str(faces.folder)!r} cannot be "
+            f"decoded ({error}); run jobs.prepare again"
+        ) from None

@@ -1,0 +1,91 @@
+"""What a run has reached: in a file of metrics, on TensorBoard, and as lines of a log."""
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from lib.progress import duration
+
+log = logging.getLogger(__name__)
+
+METRICS, BOARD = "metrics.jsonl", "tensorboard"
+EVERY_SECONDS = 10.0
+
+
+class History:
+    """Writes down the metrics of every epoch, and tells how far the epoch is."""
+
+    def __init__(self, output: Path, epochs: int) -> None:
+        """Prepare.
+
+        Args:
+            output: folder of the run.
+            epochs: of the whole run.
+        """
+        self._output = output
+        self._epochs = epochs
+        self._written: int | None = None
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        from tensorboardX import SummaryWriter  # takes a second
+
+        # What an earlier start of the run wrote is written again from its checkpoint.
+        shutil.rmtree(self._output / BOARD, ignore_errors=True)
+        self._board = SummaryWriter(str(self._output / BOARD))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._board.close()
+
+    def update(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
+        """Take note.
+
+        Args:
+            epochs: metrics of all epochs that are over.
+            step: steps done of the epoch that goes on.
+            steps: of an epoch.
+            rate: faces a second.
+        """
+        if self._written is None and epochs:
+            log.info("goes on after epoch %d of %d", len(epochs), self._epochs)
+            self._told = time.monotonic()
+        for epoch in epochs[self._written or 0 :]:
+            for name, value in epoch.items():
+                self._board.add_scalar(name, value, epoch["epoch"])
+            if self._written is not None:
+                log.info("%s", epoch_line(epoch, self._epochs))
+                self._told = time.monotonic()
+        if len(epochs) != self._written:
+            self._board.flush()
+            lines = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
+            (self._output / METRICS).write_text(lines, "utf-8")
+            self._written = len(epochs)
+        if time.monotonic() - self._told >= EVERY_SECONDS and step < steps:
+            self._told = time.monotonic()
+            log.info("%s", step_line(len(epochs) + 1, self._epochs, step, steps, rate, epochs))
+
+
+def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
+    """The metrics of one epoch in words."""
+    return (
+        f"epoch {epoch['epoch']}/{epochs} · loss {epoch['loss']:.3f} · "
+        f"validation loss {epoch['val_loss']:.3f}, MAE {epoch['val_mae']:.2f} years, "
+        f"CS@5 {epoch['val_cs5']:.1%}, gender {epoch['val_gender_accuracy']:.1%} · "
+        f"{epoch['images_per_second']:.0f} images/s"
+    )
+
+
+def step_line(
+    epoch: int, epochs: int, step: int, steps: int, rate: float, past: list[dict[str, Any]]
+) -> str:
+    """How far the epoch is, in words."""
+    if past and past[-1].get("seconds"):
+        left = past[-1]["seconds"] * (epochs - epoch + 1 - step / max(steps, 1))
+        time_left = f" · {duration(left)} left"
+    else:
+        time_left = ""
+    return f"epoch {epoch}/{epochs} · step {step} of {steps} · {rate:.0f} images/s{time_left}"

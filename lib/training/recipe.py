@@ -1,0 +1,95 @@
+"""How to train."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from lib.errors import UserError
+
+Backbone = Literal["compact", "vgg-face", "efficientnetv2-b0"]
+Precision = Literal["float32", "bfloat16", "float16"]
+_FLAG = tyro.conf.FlagCreatePairsOff
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; every default that says "of the backbone" is set in `lib.models.backbones`.
+
+    Attributes:
+        epochs: Passes over the training faces.
+        batch_size: Faces of a step on each worker.
+        size: Side of the crops in pixels that the model is made for; default: of the backbone.
+        small_size: Side during the first epochs, which are cheaper for it; 0: none are smaller.
+        small_epochs: How many epochs run at the small size.
+        frozen_epochs: Epochs at the start in which only what the backbone leaves free is trained;
+            -1: all of them. Default: of the backbone.
+        trunk_rate: Factor on the learning rate of what is frozen at first, once it is free.
+        learning_rate: The highest, reached after the warm-up; it then falls to zero as a cosine.
+            Default: of the backbone.
+        warmup_epochs: Epochs over which the rate rises from zero.
+        weight_decay: Decoupled from the gradient (AdamW).
+        accumulate: Steps whose gradients are added up to one.
+        precision: What the networks compute in; their weights are float32 always.
+        age_sigma: Smoothing of each age over its neighbours, in years.
+        expectation_weight: Of the distance between expected and true age in the age loss.
+        gender_weight: Of the gender loss.
+        balance: Power of the inverse frequency with which faces of rare ages count more: 0 to 1.
+        mixup: Strength of the blending of pairs of faces (alpha of Zhang et al. 2018); 0: none.
+        dropout: Share of the features that the heads do not see in a step.
+        ema: Momentum of the moving average of the weights, which is what is kept; 0: none.
+        plain: No augmentation at all.
+        patience: Stop after that many epochs without a lower validation error; 0: never.
+        seed: Of the weights, the order of the faces and the augmentation.
+    """
+
+    epochs: int = 36
+    batch_size: int = 96
+    size: int | None = None
+    small_size: int = 0
+    small_epochs: int = 0
+    frozen_epochs: int | None = None
+    trunk_rate: float = 0.1
+    learning_rate: float | None = None
+    warmup_epochs: float = 1.5
+    weight_decay: float = 0.05
+    accumulate: int = 1
+    precision: Precision = "float32"
+    age_sigma: float = 2.0
+    expectation_weight: float = 0.1
+    gender_weight: float = 1.5
+    balance: float = 0.0
+    mixup: float = 0.0
+    dropout: float = 0.3
+    ema: float = 0.998
+    plain: Annotated[bool, _FLAG] = False
+    patience: int = 0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            UserError: names the option and the value.
+        """
+        for name in ("epochs", "batch_size", "accumulate"):
+            self._demand(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("small_size", "small_epochs", "warmup_epochs", "patience", "weight_decay"):
+            self._demand(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("expectation_weight", "gender_weight", "mixup", "trunk_rate"):
+            self._demand(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("ema", "dropout"):
+            self._demand(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._demand("balance", 0 <= self.balance <= 1, "in 0..1")
+        self._demand("age_sigma", self.age_sigma > 0, "above 0")
+        self._demand("size", self.size is None or self.size >= 32, "at least 32")
+        self._demand("small_size", not self.small_size or self.small_size >= 32, "0 or at least 32")
+        rate = self.learning_rate
+        self._demand("learning_rate", rate is None or rate > 0, "above 0")
+        if self.small_epochs and not self.small_size:
+            raise UserError("--small-epochs needs --small-size")
+
+    def _demand(self, name: str, fulfilled: bool, what: str) -> None:
+        if not fulfilled:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} must be {what}, not {getattr(self, name)}")
