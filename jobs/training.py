@@ -205,6 +205,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
                 "epoch": position.epoch + 1,
                 "loss": sum(losses) / len(losses),
                 **trainer.validate(),
+                "workers_apart": trainer.workers_apart(),
                 "images_per_second": rate,
                 "seconds": time.monotonic() - started,
                 "step": (position.epoch + 1) * trainer.steps,

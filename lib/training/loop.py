@@ -62,7 +62,7 @@ class Trainer:
         self._recipe = recipe
         self._size = size
         self._training, self._validation = training, validation
-        self._rank, self.workers = rank, workers
+        self.rank, self.workers = rank, workers
         self._targets = smoothed_ages(training.ages, recipe.age_sigma)
         self._genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[training.genders]
         self._weights = age_weights(training.ages, recipe.balance)
@@ -119,7 +119,7 @@ class Trainer:
 
         Every worker takes its part, of whatever length, and only sums are exchanged.
         """
-        mine = slice(self._rank, None, self.workers)
+        mine = slice(self.rank, None, self.workers)
         faces = Faces(
             self._validation.images[mine],
             self._validation.ages[mine],
@@ -133,6 +133,19 @@ class Trainer:
             variable.assign(value)
         sums = self._sum(tf.constant(validation_sums(age, gender, faces, self._recipe))).numpy()
         return validation_metrics(sums)
+
+    def workers_apart(self) -> float:
+        """The largest relative difference between the weights' checksums of any two workers.
+
+        All have the same weights after every step; above rounding it means that they came apart.
+        """
+        weights = [
+            w.numpy().astype(np.float64) for m in self.networks.models.values() for w in m.weights
+        ]
+        mine = np.zeros((self.workers, 2))
+        mine[self.rank] = sum(np.abs(w).sum() for w in weights), sum((w * w).sum() for w in weights)
+        every = self._sum(tf.constant(mine)).numpy()
+        return float(np.max(np.ptp(every, axis=0) / every.max(axis=0)))
 
     def predict(self, faces: Faces, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Probabilities of faces by the weights as they are: age (n, 101) and gender (n, 2)."""
@@ -177,13 +190,13 @@ class Trainer:
     def _part(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """This worker's part of a global batch."""
         size = self._recipe.batch_size
-        start = step * size * self.workers + self._rank * size
+        start = step * size * self.workers + self.rank * size
         return order[start : start + size]
 
     def _seed(self, position: Position) -> tf.Tensor:
         """Of the chance of one step on one worker."""
         step = position.epoch * self.steps + position.step
-        return tf.constant([self._recipe.seed, step * self.workers + self._rank], tf.int32)
+        return tf.constant([self._recipe.seed, step * self.workers + self.rank], tf.int32)
 
     def _optimizer(
         self, frozen_epochs: int, variables: list[keras.Variable]

@@ -28,7 +28,7 @@ from lib.models.bundle import read_bundle
 from lib.run_record import claim
 from lib.schema import label_schema
 from tests.bundles import make_bundle
-from tests.nasty import jpeg, make_nasty
+from tests.nasty import make_nasty
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 
 SCORE = "jobs.score"

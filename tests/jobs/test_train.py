@@ -1,0 +1,147 @@
+"""Training as users run it: processes of its own, on a real cluster, workers that get killed."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.models.bundle import read_bundle
+from lib.training.checkpoint import read_checkpoint
+from tests.made_faces import make_faces
+from tests.ray_head import Job, RayHead, run_job, wait_until
+
+TRAIN = "jobs.train"
+BATCH, STEPS, EPOCHS = 16, 5, 10
+"""Ten epochs of five steps."""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A remainder that makes no step, and a validation that two workers cannot share evenly.
+    return make_faces(tmp_path_factory.mktemp("faces"), train=BATCH * STEPS + 3, val=27)
+
+
+def options(faces: Path, output: Path, workers: int) -> list[object]:
+    return [
+        *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
+        *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
+        *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(head: RayHead, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one worker, left alone."""
+    output = tmp_path_factory.mktemp("one") / "run"
+    status, text = run_job(head.environment, output.with_suffix(".log"), *options(faces, output, 1))
+    assert status == 0, text
+    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in text
+    return output
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def column(run: Path, name: str) -> list[float]:
+    return [epoch[name] for epoch in history(run)]
+
+
+def test_the_bundle_is_complete(undisturbed: Path) -> None:
+    bundle = read_bundle(undisturbed / "bundle")
+    training = bundle.card["training"]
+    assert training["faces"] == {"train": BATCH * STEPS + 3, "val": 27, "test": 20}
+    assert bundle.card["metrics"]["test"]["age"]["count"] == 20
+    assert bundle.card["validation"]["val_mae"] == min(column(undisturbed, "val_mae"))
+    assert bundle.calibration.age_interval_scale != 1
+    assert column(undisturbed, "step") == [STEPS * n for n in range(1, EPOCHS + 1)]
+    assert set(column(undisturbed, "val_faces")) == {27}
+    assert list((undisturbed / "tensorboard").iterdir())
+
+
+def test_two_workers_one_of_them_killed_learn_the_same(
+    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The same global batches: the same losses; the lost worker is replaced by itself."""
+    output = tmp_path / "run"
+    with Job(head.environment, tmp_path / "log", *options(faces, output, 2)) as job:
+        wait_until(lambda: len(history(output)) >= 3, 150)
+        victim = head.processes("ray::RayTrainWorker")[0]
+        victim.send_signal(signal.SIGKILL)
+        assert len(history(output)) < EPOCHS - 1
+        assert job.finish(300) == 0, job.output
+    assert column(output, "step") == column(undisturbed, "step")
+    np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=0.01)
+    np.testing.assert_allclose(column(output, "val_mae"), column(undisturbed, "val_mae"), rtol=0.05)
+    assert set(column(output, "val_faces")) == {27}
+    assert max(column(output, "workers_apart")) < 1e-6
+
+
+def test_killed_and_started_again(
+    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The driver is killed: the same command goes on, and ends where it would have ended."""
+    output = tmp_path / "run"
+    command = options(faces, output, 1)
+    with Job(head.environment, tmp_path / "log", *command) as job:
+        wait_until(lambda: len(history(output)) >= 3, 150)
+        job.process.kill()
+        job.process.wait()
+    done = len(history(output))
+    assert done < EPOCHS
+    wait_until(lambda: not head.processes("ray::RayTrainWorker"), 60)
+    status, text = run_job(head.environment, tmp_path / "log", *command)
+    assert status == 0, text
+    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in text
+    assert "epoch 1/" not in text
+    assert column(output, "step") == column(undisturbed, "step")
+    np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=1e-3)
+    last = max(output.glob("checkpoints/checkpoint_*"))
+    arrays, position = read_checkpoint(last)
+    assert position.epoch == EPOCHS
+    assert all(np.isfinite(a).all() for group in arrays.values() for a in group)
+    status, text = run_job(head.environment, tmp_path / "log", *command)
+    assert status == 0
+    assert "is trained already; nothing to do" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["--batch-size", "500"], "fewer than one step takes: 500"),
+        (["--ema", "1"], "--ema must be at least 0 and below 1, not 1.0"),
+        (["--backbone", "magic"], "--backbone cannot be 'magic'"),
+        (["--weights", "/no/such.h5"], "--weights '/no/such.h5' is not a file"),
+        (["--workers", "0"], "--workers must be at least 1, not 0"),
+        (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
+        (["--small-epochs", "2"], "--small-epochs needs --small-size"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(
+    more: list[str], complaint: str, head: RayHead, faces: Path, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    status, text = run_job(
+        head.environment, tmp_path / "log",
+        TRAIN, "--data", faces, "--output", tmp_path / "run", *more,
+    )  # fmt: skip
+    assert time.monotonic() - started < 4
+    assert status == 2
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert complaint in text
+
+
+def test_workers_that_do_not_fit_are_refused(head: RayHead, faces: Path, tmp_path: Path) -> None:
+    status, text = run_job(
+        head.environment, tmp_path / "log",
+        *options(faces, tmp_path / "run", 16),
+    )  # fmt: skip
+    assert status == 2
+    assert "16 workers of 1 CPUs do not fit: the cluster has 3.9" in text

@@ -1,0 +1,229 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from lib.errors import UserError
+from lib.models.backbones import load_weights
+from lib.training.augment import augment, mixup, plain
+from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
+from lib.training.faces import Faces, load_faces
+from lib.training.loop import (
+    AVERAGED,
+    Trainer,
+    validation_metrics,
+    validation_sums,
+)
+from lib.training.losses import age_weights
+from lib.training.networks import build_networks
+from lib.training.recipe import Recipe
+from lib.training.schedule import epoch_order
+from tests.made_faces import make_faces
+
+RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, frozen_epochs=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_faces(tmp_path_factory.mktemp("faces"), train=27, val=17)
+
+
+@pytest.fixture(scope="module")
+def faces(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Faces]:
+    cache = tmp_path_factory.mktemp("cache")
+    return {split: load_faces(folder, split, 38, cache) for split in ("train", "val")}  # type: ignore[arg-type]
+
+
+def make_trainer(faces: dict[str, Faces], recipe: Recipe = RECIPE) -> Trainer:
+    strategy = tf.distribute.OneDeviceStrategy("cpu")
+    return Trainer(
+        strategy, lambda: build_networks("compact", 32, recipe.dropout), recipe, 32,
+        faces["train"], faces["val"], rank=0, workers=1,
+    )  # fmt: skip
+
+
+def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(
+    faces: dict[str, Faces], tmp_path: Path
+) -> None:
+    """Weights, averages, moments, augmentation, dropout and order: all as in one go."""
+    whole, position = make_trainer(faces), Position()
+    half_way = None
+    for epoch in range(2):
+        position.epoch, position.step, position.losses = epoch, 0, []
+
+        def stop(now: Position) -> None:
+            if (now.epoch, now.step) == (1, 1):
+                write_checkpoint(tmp_path, whole.arrays(), now)
+
+        whole.train_epoch(position, stop)
+    arrays, half_way = read_checkpoint(tmp_path)
+    assert (half_way.epoch, half_way.step, len(half_way.losses)) == (1, 1, 1)
+    rest = make_trainer(faces)
+    rest.restore(arrays)
+    rest.train_epoch(half_way, lambda now: None)
+    assert half_way.losses == pytest.approx(position.losses, rel=1e-4)
+    for name in ("networks", "heads", "trunk"):
+        for one, other in zip(whole.arrays()[name], rest.arrays()[name], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_it_learns(faces: dict[str, Faces]) -> None:
+    trainer = make_trainer(faces, replace(RECIPE, epochs=12, plain=True, ema=0.0))
+    losses = []
+    for epoch in range(12):
+        position = Position(epoch)
+        trainer.train_epoch(position, lambda now: None)
+        losses.append(np.mean(position.losses))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_workers_share_a_batch_and_the_validation(faces: dict[str, Faces], workers: int) -> None:
+    """17 faces on up to five workers: each face counts once, whatever the remainder."""
+    trainer = make_trainer(faces)
+    trainer.workers = workers
+    parts = []
+    order = epoch_order(100, epoch=3, seed=7)
+    for trainer.rank in range(workers):
+        parts.append(trainer._part(order, step=1))
+    np.testing.assert_array_equal(np.concatenate(parts), order[8 * workers : 16 * workers])
+    val = faces["val"]
+    age, gender = trainer.predict(val, 32)
+    sums = []
+    for rank in range(workers):
+        mine = slice(rank, None, workers)
+        part = Faces(val.images[mine], val.ages[mine], val.genders[mine])
+        sums.append(validation_sums(age[mine], gender[mine], part, RECIPE))
+    together = validation_metrics(np.sum(sums, axis=0))
+    assert together["val_faces"] == 17
+    expected = age.astype(np.float64) @ np.arange(101)
+    assert together["val_mae"] == pytest.approx(np.abs(expected - val.ages).mean(), rel=1e-5)
+    right = (gender.argmax(axis=1) == val.genders).mean()
+    assert together["val_gender_accuracy"] == pytest.approx(right)
+
+
+def test_validation_measures_the_average_and_leaves_the_weights(faces: dict[str, Faces]) -> None:
+    trainer = make_trainer(faces)
+    trainer.train_epoch(Position(), lambda now: None)
+    before = trainer.arrays()["networks"]
+    metrics = trainer.validate()
+    after = trainer.arrays()
+    for one, other in zip(before, after["networks"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any((a != b).any() for a, b in zip(before, after[AVERAGED], strict=True))
+    assert metrics["val_faces"] == 17
+    assert trainer.workers_apart() == 0
+
+
+def test_a_frozen_trunk_stays_as_it_is(faces: dict[str, Faces]) -> None:
+    trainer = make_trainer(faces, replace(RECIPE, frozen_epochs=1, ema=0.0))
+    trunk = [w.numpy() for w in trainer.networks.trunk.weights]
+    head = trainer.networks.age.weights[0].numpy()
+    trainer.train_epoch(Position(), lambda now: None)
+    for old, new in zip(trunk, trainer.networks.trunk.weights, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+    assert (head != trainer.networks.age.weights[0].numpy()).any()
+    trainer.train_epoch(Position(epoch=1), lambda now: None)
+    assert (trunk[0] != trainer.networks.trunk.weights[0].numpy()).any()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bfloat16"}, {"precision": "float16"}, {"accumulate": 2},
+                {"mixup": 0.4}, {"balance": 0.5}, {"small_size": 32, "small_epochs": 1}],
+)  # fmt: skip
+def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str, object]) -> None:
+    trainer = make_trainer(faces, replace(RECIPE, **changes))  # type: ignore[arg-type]
+    before = trainer.networks.trunk.weights[0].numpy()
+    position = Position()
+    # Float16 begins with a loss scale that overflows, and halves it after every such step.
+    for epoch in range(6):
+        position = Position(epoch)
+        trainer.train_epoch(position, lambda now: None)
+    assert np.isfinite(position.losses).all()
+    assert (before != trainer.networks.trunk.weights[0].numpy()).any()
+
+
+def test_vgg_face_trains_what_the_original_recipe_trains() -> None:
+    networks = build_networks("vgg-face", 32)
+    free = {v.path.split("/")[-2] for v in networks.heads_and_free}
+    assert {"fc6", "fc7"} < free
+    assert not any(name.startswith("conv") for name in free)
+    assert len(networks.freezable) == 2 * 13
+    assert networks.pixels.channels == "bgr"
+    assert networks.trunk.output.shape[-1] == 4096
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    other = build_networks("compact", 32).age
+    other.save(tmp_path / "other.keras")
+    (tmp_path / "text.h5").write_text("no weights")
+    for name in ("other.keras", "text.h5"):
+        with pytest.raises(UserError, match=f"{name}.*does not fit compact"):
+            load_weights(build_networks("compact", 32).trunk, tmp_path / name)
+
+
+def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
+    images = tf.constant(faces["train"].images[:6])
+    seed = tf.constant([3, 4])
+    one = augment(images, 32, seed).numpy()
+    assert one.shape == (6, 32, 32, 3)
+    assert one.min() >= 0
+    assert one.max() <= 1
+    np.testing.assert_array_equal(one, augment(images, 32, seed).numpy())
+    assert (one != augment(images, 32, tf.constant([3, 5])).numpy()).any()
+    assert (one != plain(images, 32).numpy()).any()
+
+
+def test_mixup_blends_faces_and_targets_alike() -> None:
+    x = tf.constant(np.random.default_rng(0).random((4, 8, 8, 3), np.float32))
+    targets = tf.eye(4)
+    mixed, (blended,) = mixup(x, (targets,), 0.4, tf.constant([1, 2]))
+    share = blended.numpy()[0, 0]
+    assert 0 < share < 1
+    np.testing.assert_allclose(
+        mixed.numpy(), share * x.numpy() + (1 - share) * x.numpy()[::-1], atol=1e-6
+    )
+    np.testing.assert_allclose(blended.numpy().sum(axis=1), 1, atol=1e-6)
+
+
+def test_rare_ages_count_more_if_asked_to() -> None:
+    ages = np.array([20] * 90 + [80] * 10)
+    np.testing.assert_allclose(age_weights(ages, 0.0), 1)
+    weights = age_weights(ages, 1.0)
+    assert weights.mean() == pytest.approx(1, rel=1e-5)
+    assert weights[ages == 80].sum() == pytest.approx(weights[ages == 20].sum(), rel=1e-4)
+
+
+def test_faces_are_decoded_once(folder: Path, tmp_path: Path) -> None:
+    first = load_faces(folder, "train", 38, tmp_path)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    second = load_faces(folder, "train", 38, tmp_path)
+    assert file.stat().st_mtime_ns == written
+    assert first.images.shape == (27, 38, 38, 3)
+    np.testing.assert_array_equal(first.images, second.images)
+    # Brighter the older, as they were made: labels and pictures belong together.
+    assert np.corrcoef(first.images.mean(axis=(1, 2, 3)), first.ages)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("image", b"no picture", "made:5 in the split train.*cannot be decoded"),
+        ("age", 101, "1 faces of the split train.*made:5 has 101"),
+        ("gender", None, "no possible gender: made:5 has None"),
+    ],
+)
+def test_bad_faces_are_named(column: str, value: object, complaint: str, tmp_path: Path) -> None:
+    folder = make_faces(tmp_path / "faces", train=9, val=3)
+    file = folder / "split=train" / "part-0.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[5][column] = value
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(file)), file)
+    with pytest.raises(UserError, match=complaint):
+        load_faces(folder, "train", 38, tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
