@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -76,7 +76,8 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
             yield running
         finally:
             for part in running.processes():
-                part.kill()
+                with suppress(psutil.NoSuchProcess):  # gone with another one
+                    part.kill()
             process.wait()
 
 

@@ -34,20 +34,27 @@ def _residual_block(x: keras.KerasTensor, width: int, stride: int) -> keras.Kera
     y = _convolution(x, width, stride)
     y = layers.Conv2D(width, 3, padding="same", use_bias=False)(y)
     # A last scale of zero makes every block the identity at first: deep sums then start out tame.
-    y = layers.BatchNormalization(momentum=0.97, gamma_initializer="zeros")(y)
+    y = _normalisation(gamma_initializer="zeros")(y)
     y = _squeeze_excite(y, width)
     if stride > 1:
         x = layers.AveragePooling2D(stride, padding="same")(x)
     if x.shape[-1] != width:
         x = layers.Conv2D(width, 1, use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.97)(x)
+        x = _normalisation()(x)
     return layers.ReLU()(layers.Add()([x, y]))
 
 
 def _convolution(x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTensor:
     x = layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.97)(x)
+    x = _normalisation()(x)
     return layers.ReLU()(x)
+
+
+def _normalisation(gamma_initializer: str = "ones") -> keras.Layer:
+    """By the statistics of the batch of all workers: however many share it, the loss is the same."""
+    return layers.BatchNormalization(
+        momentum=0.97, gamma_initializer=gamma_initializer, synchronized=True
+    )
 
 
 def _squeeze_excite(x: keras.KerasTensor, width: int) -> keras.KerasTensor:

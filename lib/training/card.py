@@ -38,7 +38,7 @@ def save(
     """
     assert recipe.size is not None
     arrays, position = read_checkpoint(checkpoint)
-    networks = build_networks(backbone, recipe.size)
+    networks = build_networks(backbone, recipe.size, recipe.dropout)
     values = iter(arrays[AVERAGED])
     for variable in networks.variables:
         variable.assign(next(values))

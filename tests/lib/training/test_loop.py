@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def faces(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Faces]:
     cache = tmp_path_factory.mktemp("cache")
-    return {split: load_faces(folder, split, 38, cache) for split in ("train", "val")}  # type: ignore[arg-type]
+    return {split: load_faces(folder, split, 38, cache) for split in ("train", "val")}
 
 
 def make_trainer(faces: dict[str, Faces], recipe: Recipe = RECIPE) -> Trainer:
