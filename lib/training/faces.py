@@ -108,7 +108,7 @@ def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -
     file = cache / f"{faces.split}-{side}-{labels.digest[:16]}.npy"
     if file.exists():
         return file
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     shape = (len(labels), side, side, 3)
     pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
