@@ -1,11 +1,15 @@
 """Fixtures that every test may use."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.ray_head import RayHead, ray_head
+
+# A suite that a shell starts in the background inherits a SIGINT that is ignored, and so would its jobs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
