@@ -62,8 +62,8 @@ def _efficientnet(size: int) -> "keras.Model":
 
 BACKBONES = {
     "compact": Spec(_compact, 80, Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3),
-    # One mean for all channels where the original has 93.6, 104.8 and 129.2 of 255 (BGR): the first
-    # convolution is linear, so the difference is an offset that no more than shifts its bias.
+    # `Pixels` knows one mean for all channels, where the original has 93.6, 104.8 and 129.2 of 255
+    # (BGR): published weights see colours that are shifted by up to 20.
     "vgg-face": Spec(
         _vgg_face,
         224,

@@ -28,11 +28,6 @@ class Position:
     losses: list[float] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def best(self) -> float:
-        """The lowest validation error so far, in years; infinite before the first epoch ends."""
-        return min((epoch["val_mae"] for epoch in self.history), default=float("inf"))
-
 
 def write_checkpoint(
     folder: Path, arrays: Mapping[str, Sequence[NDArray[Any]]], position: Position

@@ -5,6 +5,7 @@ batch: so any number of workers sees the same batches. For that each machine nee
 A file of pixels that is mapped into memory serves this for sets larger than memory, too.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +34,14 @@ class Labels:
     Attributes:
         ages: int64 (n,), whole years in 0..100.
         genders: int64 (n,), index into `lib.datasets.labels.GENDERS`.
-        groups: object (n,), str or None.
-        digest: sha256 of the pictures' digests.
+        digest: sha256 of the pictures' digests, whatever their order.
+        order: sha256 of the pictures' digests in the order of the files.
     """
 
     ages: NDArray[np.int64]
     genders: NDArray[np.int64]
-    groups: NDArray[np.object_]
     digest: str
+    order: str
 
     def __len__(self) -> int:
         return len(self.ages)
@@ -85,8 +86,8 @@ def read_labels(faces: LabelledFaces) -> Labels:
     return Labels(
         ages=ages.astype(np.int64),
         genders=(genders == GENDERS[1]).astype(np.int64),
-        groups=truth["group"].to_numpy(),
         digest=digest(truth["sha256"]),
+        order=hashlib.sha256("\n".join(truth["sha256"].to_pylist()).encode()).hexdigest(),
     )
 
 
@@ -105,7 +106,7 @@ def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -
     Raises:
         UserError: a picture cannot be decoded.
     """
-    file = cache / f"{faces.split}-{side}-{labels.digest[:16]}.npy"
+    file = cache / f"{faces.split}-{side}-{labels.order[:16]}.npy"
     if file.exists():
         return file
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)

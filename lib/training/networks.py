@@ -87,17 +87,3 @@ def build_networks(
     features = int(trunk.output.shape[-1])
     heads = age_head(features, dropout), gender_head(features, dropout)
     return Networks(trunk, *heads, pixels=spec.pixels, free=spec.free)
-
-
-def as_float32(networks: Networks, backbone: Backbone, size: int) -> Networks:
-    """The same weights in networks that compute in float32, for crops of one size."""
-    keras.mixed_precision.set_global_policy("float32")
-    copies = build_networks(backbone, size)
-    for name, model in copies.models.items():
-        _copy_weights(networks.models[name], model)
-    return copies
-
-
-def _copy_weights(source: keras.Model, target: keras.Model) -> None:
-    for old, new in zip(source.weights, target.weights, strict=True):
-        new.assign(old)

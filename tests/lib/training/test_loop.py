@@ -51,7 +51,6 @@ def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(
 ) -> None:
     """Weights, averages, moments, augmentation, dropout and order: all as in one go."""
     whole, position = make_trainer(faces), Position()
-    half_way = None
     for epoch in range(2):
         position.epoch, position.step, position.losses = epoch, 0, []
 
@@ -208,6 +207,17 @@ def test_faces_are_decoded_once(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.images, second.images)
     # Brighter the older, as they were made: labels and pictures belong together.
     assert np.corrcoef(first.images.mean(axis=(1, 2, 3)), first.ages)[0, 1] > 0.95
+
+
+def test_the_same_faces_in_another_order_are_others(folder: Path, tmp_path: Path) -> None:
+    first = load_faces(folder, "train", 38, tmp_path / "cache")
+    turned = tmp_path / "faces" / "split=train"
+    turned.mkdir(parents=True)
+    rows = pq.read_table(folder / "split=train" / "part-0.parquet")
+    pq.write_table(rows.take(list(range(len(rows)))[::-1]), turned / "part-0.parquet")
+    second = load_faces(turned.parent, "train", 38, tmp_path / "cache")
+    np.testing.assert_array_equal(first.images, second.images[::-1])
+    np.testing.assert_array_equal(first.ages, second.ages[::-1])
 
 
 @pytest.mark.parametrize(
