@@ -14,6 +14,7 @@ from lib.images import Limits, decode
 from lib.models.bundle import Bundle
 from lib.models.expectation import expected_age
 from lib.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
+from lib.stages import stage
 from lib.stages.fetch import Fetch
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label, model_id
@@ -47,7 +48,10 @@ def finding(bundle: Bundle) -> list[Stage]:
     return [Fetch(10**6), FindFaces(NO_DETECTOR, bundle.crop, Limits(), 1)]
 
 
-def test_one_row_each_in_the_schema(bundle: Bundle, manifest: pa.Table) -> None:
+def test_one_row_each_in_the_schema(
+    bundle: Bundle, manifest: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "REPORT_EVERY_SECONDS", 0.0)
     seconds: list[dict[str, float]] = []
     stages = [*finding(bundle), Predict(bundle, ("age", "gender"), 1), Label(bundle, True)]
     rows = Chain(stages, seconds.append)(manifest)
