@@ -60,6 +60,12 @@ def _efficientnet(size: int) -> "keras.Model":
     )
 
 
+def _efficientnet_lite(size: int) -> "keras.Model":
+    from lib.models.efficientnet_lite import efficientnet_lite0_trunk
+
+    return efficientnet_lite0_trunk(size)
+
+
 BACKBONES = {
     "compact": Spec(_compact, 80, Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3),
     # `Pixels` knows one mean for all channels, where the original has 93.6, 104.8 and 129.2 of 255
@@ -71,6 +77,9 @@ BACKBONES = {
         free=("fc6", "fc7"),  # as in the original recipe: all convolutions stay
         frozen_epochs=-1,
         learning_rate=1e-4,
+    ),
+    "efficientnet-lite0": Spec(
+        _efficientnet_lite, 96, Pixels(mean=127 / 255, std=128 / 255), learning_rate=1e-3
     ),
     "efficientnetv2-b0": Spec(
         _efficientnet, 128, Pixels(mean=0.5, std=0.5), frozen_epochs=1, learning_rate=5e-4
