@@ -16,6 +16,7 @@ from lib import run_record
 from lib.datasets.labels import Split
 from lib.errors import UserError
 from lib.labelled_faces import LabelledFaces
+from lib.models.backbones import BACKBONES
 from lib.models.bundle import CARD
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
@@ -83,6 +84,8 @@ class Options:
         if self.weights is not None and not self.weights.is_file():
             raise UserError(f"--weights {str(self.weights)!r} is not a file")
         self.recipe.check()
+        if self.recipe.small_size and not BACKBONES[self.backbone].any_size:
+            raise UserError(f"--small-size: {self.backbone} takes crops of one size only")
 
     def fingerprint(self, labels: dict[Split, Labels]) -> dict[str, object]:
         """All that changes the model."""
@@ -157,8 +160,6 @@ def train(options: Options, output: Path) -> Path:
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe with the backbone's defaults where the user left it to them."""
-    from lib.models.backbones import BACKBONES
-
     spec, recipe = BACKBONES[options.backbone], options.recipe
     frozen = spec.frozen_epochs if options.weights is not None else 0
     return replace(

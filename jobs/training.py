@@ -19,6 +19,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.tensorflow import TensorflowTrainer
 
 from lib.errors import UserError
+from lib.models.backbones import BACKBONES
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
 
@@ -159,7 +160,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
         strategy,
         lambda: build_networks(
             plan.backbone,
-            None if plan.backbone == "compact" else recipe.size,
+            None if BACKBONES[plan.backbone].any_size else recipe.size,
             recipe.dropout,
             plan.weights,
         ),

@@ -23,6 +23,7 @@ class Spec:
         build: size in pixels → trunk: input float (n, size, size, 3) → features float (n, features).
         size: of the crops, in pixels.
         pixels: how crops become input.
+        any_size: whether the trunk takes crops of several sizes in one run.
         free: layers that are trained even while the trunk is frozen.
         frozen_epochs: see `lib.training.recipe.Recipe`.
         learning_rate: the same.
@@ -31,6 +32,7 @@ class Spec:
     build: "Callable[[int], keras.Model]"
     size: int
     pixels: Pixels
+    any_size: bool = True
     free: tuple[str, ...] = ()
     frozen_epochs: int = 0
     learning_rate: float = 1e-3
@@ -74,6 +76,7 @@ BACKBONES = {
         _vgg_face,
         224,
         Pixels(channels="bgr", scale=1.0, mean=109.2, std=1.0),
+        any_size=False,
         free=("fc6", "fc7"),  # as in the original recipe: all convolutions stay
         frozen_epochs=-1,
         learning_rate=1e-4,

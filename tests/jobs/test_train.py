@@ -120,6 +120,7 @@ def test_killed_and_started_again(
         (["--workers", "0"], "--workers must be at least 1, not 0"),
         (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
         (["--small-epochs", "2"], "--small-epochs needs --small-size"),
+        (["--small-size", "64", "--backbone", "vgg-face"], "vgg-face takes crops of one size only"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(
