@@ -27,7 +27,7 @@ log = logging.getLogger("train")
 PROGRAM = "python -m jobs.train"
 INTERRUPTED = 130
 HOW_TO_GO_ON = "the same command goes on where it was"
-OWNED = ("bundle", "checkpoints", "metrics.jsonl")
+OWNED = ("bundle", "checkpoints", "metrics.jsonl", "plots")
 TERMS = (
     "Not for decisions about individuals. A predicted gender is how such a face is labelled in data "
     "sets of this kind, not who somebody is."
@@ -43,13 +43,15 @@ class Options:
 
     Attributes:
         data: Folder faces/ of jobs.prepare, with split=train, split=val and split=test in it.
-        output: Folder for the run: bundle/, checkpoints/, metrics.jsonl, tensorboard/.
+        output: Folder for the run: bundle/, checkpoints/, metrics.jsonl, plots/,
+            tensorboard/.
         backbone: The trunk.
         weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
         workers: Processes that train together.
         use_gpu: A GPU for each worker.
         cpus: CPUs for each worker; default: all there are, evenly.
         checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
+        pictures_after: Draw the class separation after these epochs, and after the last one.
         keep: How many checkpoints to keep besides the best one.
         max_failures: How often lost workers are replaced before the run gives up.
         recipe: How to train.
@@ -63,6 +65,7 @@ class Options:
     use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     cpus: float | None = None
     checkpoint_steps: int = 0
+    pictures_after: tuple[int, ...] = (5, 100, 250)
     keep: int = 2
     max_failures: int = 3
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
@@ -146,7 +149,7 @@ def train(options: Options, output: Path) -> Path:
                 plan=training.Plan(
                     options.data.resolve(), options.backbone,
                     options.weights and options.weights.resolve(), recipe_of(options),
-                    options.checkpoint_steps,
+                    options.checkpoint_steps, options.pictures_after,
                 ),
                 output=output,
                 workers=options.workers,

@@ -12,9 +12,11 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.collective
+from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
@@ -27,6 +29,8 @@ CHECKPOINTS = "checkpoints"
 LEFT_FREE = 0.1
 """CPUs of the cluster that no worker gets: what runs beside them must find room."""
 TELL_EVERY_SECONDS = 1.0
+NEVER_BEST = 1e9
+"""Years; above every error that there can be."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Plan:
         weights: file for it.
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
+        pictures_after: epochs after which class separation is drawn, besides the last one.
     """
 
     data: Path
@@ -46,6 +51,7 @@ class Plan:
     weights: Path | None
     recipe: Recipe
     checkpoint_steps: int
+    pictures_after: tuple[int, ...]
 
 
 def cpus_of_each(
@@ -116,6 +122,8 @@ def run(
             if reason := ray.get(journal.reason.remote()):
                 raise UserError(reason) from None
             raise
+        except SystemExit:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from None
     best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mae"])
     return Path(best[0].path)
 
@@ -194,7 +202,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             plan.checkpoint_steps
             and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
         ):
-            _report(trainer, now, rank)
+            _report(trainer, now, rank, recipe.small_epochs)
 
     tell()
     while position.epoch < recipe.epochs and not _stale(position.history, recipe.patience):
@@ -205,7 +213,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             {
                 "epoch": position.epoch + 1,
                 "loss": sum(losses) / len(losses),
-                **trainer.validate(),
+                **trainer.validate(trainer.size_in(position.epoch)),
                 "workers_apart": trainer.workers_apart(),
                 "images_per_second": rate,
                 "seconds": time.monotonic() - started,
@@ -213,17 +221,21 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             }
         )
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
-        _report(trainer, position, rank)
+        last = position.epoch == recipe.epochs or _stale(position.history, recipe.patience)
+        if journal is not None and (last or position.epoch in plan.pictures_after):
+            ray.get(journal.show.remote(position.epoch, trainer.distributions))
+        _report(trainer, position, rank, recipe.small_epochs)
         tell(rate)
 
 
-def _report(trainer: Any, position: Any, rank: int) -> None:
+def _report(trainer: Any, position: Any, rank: int, small_epochs: int) -> None:
     """Write a checkpoint; every worker reports, and the first one's state is that of all."""
     from lib.training.checkpoint import write_checkpoint
 
     last = position.history[-1] if position.history else {}
-    # In an epoch the weights have no score of their own: such a checkpoint is never the best.
-    metrics = last if position.step == 0 else {**last, "val_mae": 1e9}
+    # In an epoch, or on small crops, the weights have no score that counts: never the best.
+    whole = position.step == 0 and position.epoch > small_epochs
+    metrics = last if whole else {**last, "val_mae": NEVER_BEST}
     arrays = trainer.arrays() if rank == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         if arrays is not None:
@@ -253,12 +265,20 @@ class _Journal:
     def __init__(self) -> None:
         self._news: tuple[list[dict[str, Any]], int, int, float] | None = None
         self._reason: str | None = None
+        self._pictures: dict[int, NDArray[np.float64]] = {}
 
     def tell(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
         self._news = epochs, step, steps, rate
 
     def news(self) -> tuple[list[dict[str, Any]], int, int, float] | None:
         return self._news
+
+    def show(self, epoch: int, distributions: NDArray[np.float64]) -> None:
+        self._pictures[epoch] = distributions
+
+    def take_pictures(self) -> dict[int, NDArray[np.float64]]:
+        pictures, self._pictures = self._pictures, {}
+        return pictures
 
     def fail(self, reason: str) -> None:
         self._reason = reason
@@ -290,3 +310,5 @@ class _Reader:
     def _read(self) -> None:
         if news := ray.get(self._journal.news.remote()):
             self._history.update(*news)
+        for epoch, distributions in ray.get(self._journal.take_pictures.remote()).items():
+            self._history.picture(epoch, distributions)

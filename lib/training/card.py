@@ -42,7 +42,6 @@ def save(
     values = iter(arrays[AVERAGED])
     for variable in networks.variables:
         variable.assign(next(values))
-    best = min(position.history, key=lambda epoch: epoch["val_mae"])
     write_bundle(
         folder,
         name=f"{backbone}-{recipe.size}",
@@ -51,7 +50,7 @@ def save(
         pixels=networks.pixels,
         gender_labels=GENDER_LABELS,
         calibration=Calibration(),
-        facts={**facts, "validation": best},
+        facts={**facts, "validation": position.history[-1]},
     )
 
 

@@ -7,11 +7,14 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lib.progress import duration
 
 log = logging.getLogger(__name__)
 
-METRICS, BOARD = "metrics.jsonl", "tensorboard"
+METRICS, BOARD, PLOTS = "metrics.jsonl", "tensorboard", "plots"
 EVERY_SECONDS = 10.0
 
 
@@ -67,6 +70,14 @@ class History:
         if time.monotonic() - self._told >= EVERY_SECONDS and step < steps:
             self._told = time.monotonic()
             log.info("%s", step_line(len(epochs) + 1, self._epochs, step, steps, rate, epochs))
+
+    def picture(self, epoch: int, distributions: NDArray[np.float64]) -> None:
+        """Draw the class separation after an epoch, float64 (101, 101) of `Trainer.distributions`."""
+        from lib import plots  # Matplotlib takes a second
+
+        figure = plots.class_separation(distributions)
+        plots.save(figure, self._output / PLOTS, f"class_separation-{epoch:03}")
+        self._board.add_figure("class_separation", figure, epoch)
 
 
 def epoch_line(epoch: dict[str, Any], epochs: int) -> str:

@@ -7,7 +7,7 @@ does not work under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585)
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lib.models.expectation import expected_age
+from lib.models.expectation import AGE_CLASSES, expected_age
 from lib.models.heads import GENDER_LABELS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position
@@ -27,7 +27,7 @@ from lib.training.schedule import cosine, epoch_order
 
 PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
-"""What `Trainer.arrays` calls the networks' variables with averaged weights, of the last validation."""
+"""What `Trainer.arrays` calls the moving averages of the networks' variables."""
 _CLOSE = 5.0  # years: for CS@5
 _FOR_MIXUP = 1 << 30
 
@@ -66,12 +66,19 @@ class Trainer:
         self._targets = smoothed_ages(training.ages, recipe.age_sigma)
         self._genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[training.genders]
         self._weights = age_weights(training.ages, recipe.balance)
-        self._averaged: list[NDArray[Any]] = []
+        self.distributions = np.full((AGE_CLASSES, AGE_CLASSES), np.nan)
+        """Mean predicted distribution for each true age at the last validation, as
+        `lib.metrics.mean_distributions` gives it, float64 (101, 101); NaN where there is no face."""
         self.steps = len(training) // (recipe.batch_size * workers)
         keras.utils.set_random_seed(recipe.seed)
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])
         with strategy.scope():
             self.networks = build()
+            self._averages = {
+                id(v): keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica")
+                for v in self.networks.variables
+                if recipe.ema and keras.backend.is_float_dtype(v.dtype)
+            }
             self._optimizers = {
                 "heads": self._optimizer(0, self.networks.heads_and_free),
                 "trunk": self._optimizer(recipe.frozen_epochs or 0, self.networks.freezable),
@@ -92,7 +99,7 @@ class Trainer:
             Faces a second of all workers.
         """
         recipe = self._recipe
-        size = recipe.small_size if position.epoch < recipe.small_epochs else self._size
+        size = self.size_in(position.epoch)
         frozen = recipe.frozen_epochs == -1 or position.epoch < (recipe.frozen_epochs or 0)
         order = epoch_order(len(self._training), position.epoch, recipe.seed)
         started, first = time.monotonic(), position.step
@@ -108,15 +115,21 @@ class Trainer:
         faces = (position.step - first) * recipe.batch_size * self.workers
         return faces / max(time.monotonic() - started, 1e-9)
 
+    def size_in(self, epoch: int) -> int:
+        """Side of the crops in an epoch, in pixels."""
+        small = epoch < self._recipe.small_epochs
+        return self._recipe.small_size if small else self._size
+
     def global_losses(self, losses: list[float]) -> list[float]:
         """The sum over all workers of what each lost in each step."""
         if not losses:
             return []
         return self._sum(tf.constant(losses, tf.float64)).numpy().tolist()
 
-    def validate(self, size: int | None = None) -> dict[str, float]:
-        """Measure the averaged weights on all validation faces, each exactly once.
+    def validate(self, size: int) -> dict[str, float]:
+        """Measure the averages on all validation faces, each exactly once.
 
+        They see the size that is trained at: a network that has only seen small crops errs on others.
         Every worker takes its part, of whatever length, and only sums are exchanged.
         """
         mine = slice(self.rank, None, self.workers)
@@ -126,13 +139,14 @@ class Trainer:
             self._validation.genders[mine],
         )
         kept = [v.numpy() for v in self.networks.variables]
-        self._average()
-        self._averaged = [v.numpy() for v in self.networks.variables]
-        age, gender = self.predict(faces, size or self._size)
-        for variable, value in zip(self.networks.variables, kept, strict=True):
-            variable.assign(value)
-        sums = self._sum(tf.constant(validation_sums(age, gender, faces, self._recipe))).numpy()
-        return validation_metrics(sums)
+        _assign(self.networks.variables, self._averaged())
+        age, gender = self.predict(faces, size)
+        _assign(self.networks.variables, kept)
+        metrics = self._sum(tf.constant(validation_sums(age, gender, faces, self._recipe))).numpy()
+        sums = self._sum(tf.constant(distribution_sums(age, faces.ages))).numpy()
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nobody is of that age
+            self.distributions = sums[:, :AGE_CLASSES] / sums[:, AGE_CLASSES:]
+        return validation_metrics(metrics)
 
     def workers_apart(self) -> float:
         """The largest relative difference between the weights' checksums of any two workers.
@@ -160,20 +174,19 @@ class Trainer:
     def arrays(self) -> dict[str, list[NDArray[Any]]]:
         """All that the next step depends on, besides the position."""
         state = {name: [v.numpy() for v in group] for name, group in self._variables().items()}
-        return {**state, AVERAGED: self._averaged}
+        return {**state, AVERAGED: self._averaged()}
 
     def restore(self, arrays: dict[str, list[NDArray[Any]]]) -> None:
         """Take up a state of `arrays`."""
-        self._averaged = arrays.get(AVERAGED, [])
         for name, group in self._variables().items():
-            for variable, value in zip(group, arrays[name], strict=True):
-                variable.assign(value)
+            _assign(group, arrays[name])
+        for variable, value in zip(self.networks.variables, arrays[AVERAGED], strict=True):
+            if id(variable) in self._averages:
+                self._averages[id(variable)].assign(value)
 
-    def _average(self) -> None:
-        if self._recipe.ema:
-            for optimizer, variables in self._trained():
-                if int(optimizer.iterations.numpy()):
-                    optimizer.finalize_variable_values(variables)
+    def _averaged(self) -> list[NDArray[Any]]:
+        """The networks' variables, averaged where they are."""
+        return [self._averages.get(id(v), v).numpy() for v in self.networks.variables]
 
     def _variables(self) -> dict[str, list[Any]]:
         return {
@@ -213,8 +226,6 @@ class Trainer:
             cosine(rate, steps, min(warmup, steps - 1)),
             weight_decay=recipe.weight_decay,
             clipnorm=5.0,
-            use_ema=recipe.ema > 0,
-            ema_momentum=recipe.ema or 0.99,
             gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -252,7 +263,20 @@ class Trainer:
             if recipe.precision == "float16":  # each optimiser undoes a scale of its own
                 of_these = [g * (optimizer.scale_loss(1.0) / scale) for g in of_these]
             optimizer.apply(of_these, variables)
+        self._move_averages()
         return loss
+
+    def _move_averages(self) -> None:
+        """Of the statistics of normalisation, too: those of other weights would not fit."""
+        if not self._averages:
+            return
+        steps = tf.cast(self._optimizers["heads"].iterations, tf.float32)
+        # Faster at first, so that the random weights of the start are soon forgotten.
+        share = 1.0 - tf.minimum(self._recipe.ema, (1.0 + steps) / (10.0 + steps))
+        for variable in self.networks.variables:
+            if id(variable) in self._averages:
+                average = self._averages[id(variable)]
+                average.assign_add(share * (variable - average))
 
     def _forward_of_one(self, images: Any, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         return self.networks(plain(images, size), training=False)
@@ -260,6 +284,11 @@ class Trainer:
     def _sum_of_all(self, values: tf.Tensor) -> tf.Tensor:
         each = self._strategy.run(lambda v: tf.identity(v), args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
+
+
+def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -277,6 +306,21 @@ def validation_sums(
     return np.array(
         [len(faces), np.sum(loss), error.sum(), (error <= _CLOSE).sum(), right.sum()], np.float64
     )
+
+
+def distribution_sums(age: NDArray[np.float32], true_age: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What a worker's part adds to the distributions of each true age, and its faces of that age.
+
+    Args:
+        age: probabilities (n, 101).
+        true_age: (n,).
+
+    Returns:
+        float64 (101, 102): sums of probabilities, and in the last column the number of faces.
+    """
+    sums = np.zeros((AGE_CLASSES, AGE_CLASSES + 1))
+    np.add.at(sums, true_age, np.pad(age, ((0, 0), (0, 1)), constant_values=1.0))
+    return sums
 
 
 def validation_metrics(sums: NDArray[np.float64]) -> dict[str, float]:

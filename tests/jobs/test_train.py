@@ -29,6 +29,7 @@ def options(faces: Path, output: Path, workers: int) -> list[object]:
         *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
         *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
         *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 6),
+        *("--pictures-after", 2),
     ]
 
 
@@ -47,6 +48,13 @@ def history(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def stop_after_the_last_epoch(job: Job, output: Path) -> None:
+    """Spare the time that the bundle takes."""
+    wait_until(lambda: len(history(output)) == EPOCHS, 300)
+    job.process.send_signal(signal.SIGINT)
+    assert job.finish(60) == 130, job.output
+
+
 def column(run: Path, name: str) -> list[float]:
     return [epoch[name] for epoch in history(run)]
 
@@ -61,6 +69,11 @@ def test_the_bundle_is_complete(undisturbed: Path) -> None:
     assert column(undisturbed, "step") == [STEPS * n for n in range(1, EPOCHS + 1)]
     assert set(column(undisturbed, "val_faces")) == {27}
     assert list((undisturbed / "tensorboard").iterdir())
+    assert {file.name for file in (undisturbed / "plots").iterdir()} == {
+        f"class_separation-{epoch:03}.{ending}"
+        for epoch in (2, EPOCHS)
+        for ending in ("png", "svg")
+    }
 
 
 def test_two_workers_one_of_them_killed_learn_the_same(
@@ -73,7 +86,7 @@ def test_two_workers_one_of_them_killed_learn_the_same(
         victim = head.processes("ray::RayTrainWorker")[0]
         victim.send_signal(signal.SIGKILL)
         assert len(history(output)) < EPOCHS - 1
-        assert job.finish(300) == 0, job.output
+        stop_after_the_last_epoch(job, output)
     assert column(output, "step") == column(undisturbed, "step")
     np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=0.01)
     np.testing.assert_allclose(column(output, "val_mae"), column(undisturbed, "val_mae"), rtol=0.05)
@@ -94,17 +107,22 @@ def test_killed_and_started_again(
     done = len(history(output))
     assert done < EPOCHS
     wait_until(lambda: not head.processes("ray::RayTrainWorker"), 60)
-    status, text = run_job(head.environment, tmp_path / "log", *command)
-    assert status == 0, text
-    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in text
-    assert "epoch 1/" not in text
+    with Job(head.environment, tmp_path / "log", *command) as job:
+        stop_after_the_last_epoch(job, output)
+    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in job.output
+    assert "epoch 1/" not in job.output
     assert column(output, "step") == column(undisturbed, "step")
     np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=1e-3)
     last = max(output.glob("checkpoints/checkpoint_2*"))
     arrays, position = read_checkpoint(last)
     assert position.epoch == EPOCHS
     assert all(np.isfinite(a).all() for group in arrays.values() for a in group)
-    status, text = run_job(head.environment, tmp_path / "log", *command)
+
+
+def test_what_is_done_is_not_done_again(
+    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    status, text = run_job(head.environment, tmp_path / "log", *options(faces, undisturbed, 1))
     assert status == 0
     assert "is trained already; nothing to do" in text
 

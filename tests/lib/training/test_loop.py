@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from lib.errors import UserError
+from lib.models import compact
 from lib.models.backbones import load_weights
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
@@ -25,6 +26,13 @@ from lib.training.schedule import epoch_order
 from tests.made_faces import make_faces
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, frozen_epochs=0)
+
+
+@pytest.fixture(autouse=True)
+def small_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of a few layers are built in a second."""
+    monkeypatch.setattr(compact, "WIDTHS", (8, 16))
+    monkeypatch.setattr(compact, "BLOCKS_PER_STAGE", 1)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +79,7 @@ def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(
 
 
 def test_it_learns(faces: dict[str, Faces]) -> None:
-    trainer = make_trainer(faces, replace(RECIPE, epochs=12, plain=True, ema=0.0))
+    trainer = make_trainer(faces, replace(RECIPE, epochs=12, learning_rate=0.01, plain=True, ema=0))
     losses = []
     for epoch in range(12):
         position = Position(epoch)
@@ -109,7 +117,7 @@ def test_validation_measures_the_average_and_leaves_the_weights(faces: dict[str,
     trainer = make_trainer(faces)
     trainer.train_epoch(Position(), lambda now: None)
     before = trainer.arrays()["networks"]
-    metrics = trainer.validate()
+    metrics = trainer.validate(32)
     after = trainer.arrays()
     for one, other in zip(before, after["networks"], strict=True):
         np.testing.assert_array_equal(one, other)
