@@ -13,7 +13,9 @@ import tyro
 
 from lib import options as command_line
 from lib import run_record
+from lib.code_version import code_version
 from lib.datasets.labels import Split
+from lib.datasets.terms import source_of, terms_of
 from lib.errors import UserError
 from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
@@ -28,10 +30,6 @@ PROGRAM = "python -m jobs.train"
 INTERRUPTED = 130
 HOW_TO_GO_ON = "the same command goes on where it was"
 OWNED = ("bundle", "checkpoints", "metrics.jsonl", "plots")
-TERMS = (
-    "Not for decisions about individuals. A predicted gender is how such a face is labelled in data "
-    "sets of this kind, not who somebody is."
-)
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -175,7 +173,7 @@ def recipe_of(options: Options) -> Recipe:
 
 def make_bundle(options: Options, labels: dict[Split, Labels], best: Path, output: Path) -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
-    from lib.training.card import calibrate, save, with_metrics
+    from lib.training.card import calibrate, save, with_metrics, with_text
     from jobs import evaluate  # isort: skip
 
     def label(bundle: Path, split: Split) -> Any:
@@ -186,20 +184,24 @@ def make_bundle(options: Options, labels: dict[Split, Labels], best: Path, outpu
     unfinished = output / "unfinished"
     facts: dict[str, Any] = {
         "training": {
+            "source": source_of(options.data),
+            "terms": terms_of(options.data),
             "data_sha256": {split: of_split.digest for split, of_split in labels.items()},
             "faces": {split: len(of_split) for split, of_split in labels.items()},
             "split": "by identity where it is known, else by the sha256 of each picture",
             "backbone": options.backbone,
-            "weights": options.fingerprint(labels)["weights"],
+            "weights": options.weights and options.weights.name,
+            "weights_sha256": options.fingerprint(labels)["weights"],
             "workers": options.workers,
             "recipe": asdict(recipe),
         },
-        "limits": TERMS,
+        "code": code_version(),
     }
     save(best, options.backbone, recipe, unfinished, facts)
     log.info("calibrating on the split val, measuring on the split test")
     calibrate(unfinished, label(unfinished, "val"))
     with_metrics(unfinished, label(unfinished, "test"))
+    with_text(unfinished)
     shutil.rmtree(output / "bundle", ignore_errors=True)
     unfinished.rename(output / "bundle")
 

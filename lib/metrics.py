@@ -89,18 +89,25 @@ def evaluate(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> 
 
     Returns:
         Numbers, strings, None and nested dictionaries of them, ready for JSON: `count`; `age`,
-        `age_argmax` and `gender` (see `age_metrics` and `gender_metrics`); the same by age band of
-        the true age, by true gender and by group; and 95% intervals of the headline figures.
+        `age_argmax` and `gender` (see `age_metrics` and `gender_metrics`), and `confidence_95`,
+        intervals of the headline figures; the same by age band of the true age, by true gender and
+        by group.
     """
     bands = age_band(predictions.true_age)
     groups = predictions.group if predictions.group is not None else np.array([])
     group_names = sorted({group for group in groups if group is not None})
+
+    def figures(part: Predictions) -> Metrics:
+        return {**_figures(part), "confidence_95": _headline_intervals(part, resamples, seed)}
+
+    def breakdown(labels: NDArray[np.object_], names: Iterable[str]) -> dict[str, Metrics]:
+        return {name: figures(predictions.where(labels == name)) for name in names}
+
     return {
-        **_figures(predictions),
-        "by_age_band": _breakdown(predictions, bands, AGE_BANDS),
-        "by_gender": _breakdown(predictions, predictions.true_gender, GENDERS),
-        "by_group": _breakdown(predictions, groups, group_names),
-        "confidence_95": _headline_intervals(predictions, resamples, seed),
+        **figures(predictions),
+        "by_age_band": breakdown(bands, AGE_BANDS),
+        "by_gender": breakdown(predictions.true_gender, GENDERS),
+        "by_group": breakdown(groups, group_names),
     }
 
 
@@ -117,12 +124,6 @@ def _figures(predictions: Predictions) -> Metrics:
         ),
         "gender": gender_metrics(p.true_gender, p.female),
     }
-
-
-def _breakdown(
-    predictions: Predictions, labels: NDArray[np.object_], names: Iterable[str]
-) -> dict[str, Metrics]:
-    return {name: _figures(predictions.where(labels == name)) for name in names}
 
 
 def _headline_intervals(

@@ -1,10 +1,12 @@
 """From the best checkpoint of a run to a bundle with a complete card."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from lib.calibration import fit_interval_scale, fit_temperature
@@ -13,12 +15,14 @@ from lib.faces.crop import CropSpec
 from lib.metrics import evaluate
 from lib.models.bundle import CARD, Calibration, read_bundle, write_bundle
 from lib.models.heads import GENDER_LABELS
+from lib.models.model_card import as_markdown
 from lib.predictions import predictions_of
 from lib.training.checkpoint import read_checkpoint
 from lib.training.loop import AVERAGED
 from lib.training.networks import build_networks
 from lib.training.recipe import Backbone, Recipe
 
+TEXT = "CARD.md"
 TEMPLATE = ((0.305, 0.29), (0.695, 0.29), (0.5, 0.52), (0.325, 0.685), (0.675, 0.685))
 """Where MTCNN finds the landmarks in aligned chips as UTKFace has them: the medians over 156 of them,
 made symmetric. Faces of photographs are brought to the same places."""
@@ -45,13 +49,39 @@ def save(
     write_bundle(
         folder,
         name=f"{backbone}-{recipe.size}",
-        networks=networks.models,
+        networks={name: _Compressed(model) for name, model in networks.models.items()},
         crop=CropSpec(recipe.size, "landmarks", template=TEMPLATE),
         pixels=networks.pixels,
         gender_labels=GENDER_LABELS,
         calibration=Calibration(),
         facts={**facts, "validation": position.history[-1]},
     )
+
+
+class _Compressed:
+    """Saves a network whose kernels are rounded to half precision, in half the space.
+
+    They stay float32 for whoever loads them. Vectors are not rounded: variances can be of any size.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+
+    def save(self, filepath: Path) -> None:
+        """Write the network to a `.keras` file."""
+        for weight in self._model.weights:
+            if len(weight.shape) > 1:
+                weight.assign(weight.numpy().astype(np.float16).astype(np.float32))
+        self._model.save(filepath)
+        loose = filepath.with_suffix(".loose")
+        filepath.rename(loose)
+        with (
+            zipfile.ZipFile(loose) as source,
+            zipfile.ZipFile(filepath, "w", zipfile.ZIP_DEFLATED) as target,
+        ):
+            for member in source.infolist():
+                target.writestr(member.filename, source.read(member))
+        loose.unlink()
 
 
 def calibrate(folder: Path, validation: Comparison) -> None:
@@ -78,6 +108,12 @@ def calibrate(folder: Path, validation: Comparison) -> None:
 def with_metrics(folder: Path, test: Comparison) -> None:
     """Write to the card how good the bundle is on faces that chose nothing."""
     _change_card(folder, metrics={"test": evaluate(predictions_of(test))})
+
+
+def with_text(folder: Path) -> None:
+    """Write the finished card for people, too."""
+    card = json.loads((folder / CARD).read_text("utf-8"))
+    (folder / TEXT).write_text(as_markdown(card), "utf-8")
 
 
 def _change_card(folder: Path, **facts: Any) -> None:

@@ -1,0 +1,61 @@
+"""`CARD.md`: what `card.json` says, for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+WEAK_ERROR, WEAK_GENDER = 1.25, 1.5
+"""Weak is where the error in years, or the share of wrong genders, is that many times the whole's."""
+
+_TEMPLATE = Path(__file__).with_name("CARD.md.jinja")
+
+
+def as_markdown(card: Mapping[str, Any]) -> str:
+    """Describe a model.
+
+    Args:
+        card: of a bundle that jobs.train has made, with `metrics` of the split test.
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )  # Markdown, not HTML
+    environment.filters |= {"error": _error, "accuracy": _accuracy, "within_5": _within_5}
+    test = card["metrics"]["test"]
+    return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+        **card, test=test, weak=", ".join(_weak(test))
+    )
+
+
+def _weak(test: Mapping[str, Any]) -> list[str]:
+    """The ages at which the model errs far more than on the whole, in words."""
+    bands = {name: part for name, part in test["by_age_band"].items() if part["count"]}
+    high = WEAK_ERROR * (test["age"]["mae"] or 0)
+    age = [name for name, part in bands.items() if (part["age"]["mae"] or 0) > high]
+    wrong = WEAK_GENDER * (1 - (test["gender"]["accuracy"] or 1))
+    gender = [n for n, p in bands.items() if 1 - (p["gender"]["accuracy"] or 1) > wrong]
+    said = (("age", age), ("gender", gender))
+    return [
+        f"{what} is asked of people of {' and '.join(ages)} years" for what, ages in said if ages
+    ]
+
+
+def _error(figures: Mapping[str, Any]) -> str:
+    return _with_interval(figures["age"]["mae"], figures["confidence_95"]["age_mae"], "{:.2f}")
+
+
+def _accuracy(figures: Mapping[str, Any]) -> str:
+    interval = figures["confidence_95"]["gender_accuracy"]
+    return _with_interval(figures["gender"]["accuracy"], interval, "{:.1%}")
+
+
+def _within_5(figures: Mapping[str, Any]) -> str:
+    return _with_interval(figures["age"]["cs5"], figures["confidence_95"]["age_cs5"], "{:.1%}")
+
+
+def _with_interval(value: float | None, interval: list[float] | None, form: str) -> str:
+    if value is None:
+        return "–"
+    text = form.format(value)
+    return f"{text} ({' to '.join(map(form.format, interval))})" if interval else text

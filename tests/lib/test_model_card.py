@@ -1,0 +1,54 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.metrics import Predictions, evaluate
+from lib.models.model_card import as_markdown
+
+
+def card(**training: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    ages = np.repeat([5.0, 25.0, 75.0], 100)
+    error = np.repeat([0.5, 2.0, 9.0], 100) * rng.choice([-1, 1], 300)
+    female = np.where(rng.random(300) < 0.9, 0.95, 0.05)
+    predictions = Predictions(
+        true_age=ages, age=ages + error, true_gender=np.full(300, "female", object), female=female,
+        age_low=ages - 10, age_high=ages + 10, group=np.full(300, "asian", object),
+    )  # fmt: skip
+    return {
+        "name": "tiny-32",
+        "crop": {"size": 32},
+        "code": "commit 123",
+        "training": {
+            "faces": {"train": 12345, "val": 17},
+            "source": "UTKFace",
+            "terms": "for research",
+            "backbone": "compact",
+            "weights": None,
+            **training,
+        },
+        "metrics": {"test": evaluate(predictions)},
+    }
+
+
+def test_it_says_what_was_measured() -> None:
+    text = as_markdown(card())
+    assert "12,345 faces of UTKFace, for research" in text
+    assert "random weights" in text
+    assert "| age, mean absolute error | 3.83 (" in text
+    assert "| age 3-9 | 100 | 0.50 (0.50 to 0.50) |" in text
+    assert "| group asian | 300 | 3.83 (" in text
+    assert "age 10-19" not in text  # nobody
+    assert "**Weak where** age is asked of people of 70+ years;" in text
+    assert "{" not in text
+
+
+def test_it_names_the_weights_that_training_began_with() -> None:
+    text = as_markdown(card(weights="trunk.h5", weights_sha256="ab" * 32))
+    assert "the weights `trunk.h5` (sha256 abababababababab…)" in text
+
+
+def test_a_card_without_figures_is_no_card() -> None:
+    with pytest.raises(KeyError, match="metrics"):
+        as_markdown({"name": "tiny"})
