@@ -16,7 +16,7 @@ import ray.data
 from lib.faces.detector import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle
-from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Pool
+from lib.placement import FACES, TASK_CPUS, Pool
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
 from lib.stages.predict import Predict
@@ -54,7 +54,7 @@ class Labelling:
         if FACES in pool.stages:
             chain.append(self.source)
             chain.append(FindFaces(self.detector, self.bundle.crop, self.limits, pool.threads))
-        tasks = tuple(stage for stage in pool.stages if stage in (AGE, GENDER))
+        tasks = tuple(stage for stage in pool.stages if stage in self.bundle.networks)
         if tasks:
             chain.append(Predict(self.bundle, tasks, pool.threads))
         if last:

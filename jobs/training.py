@@ -30,7 +30,7 @@ LEFT_FREE = 0.1
 """CPUs of the cluster that no worker gets: what runs beside them must find room."""
 TELL_EVERY_SECONDS = 1.0
 NEVER_BEST = 1e9
-"""Years; above every error that there can be."""
+"""Above every error that there can be."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def run(
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=keep + 1,
-                checkpoint_score_attribute="val_mae",
+                checkpoint_score_attribute="val_error",
                 checkpoint_score_order="min",
             ),
         ),
@@ -124,7 +124,7 @@ def run(
             raise
         except SystemExit:  # what Ray Train makes of Ctrl-C
             raise KeyboardInterrupt from None
-    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mae"])
+    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_error"])
     return Path(best[0].path)
 
 
@@ -171,6 +171,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
             None if BACKBONES[plan.backbone].any_size else recipe.size,
             recipe.dropout,
             plan.weights,
+            recipe.tasks,
         ),
         recipe, recipe.size, splits["train"], splits["val"], rank, workers,
     )  # fmt: skip
@@ -222,7 +223,8 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
         )
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
         last = position.epoch == recipe.epochs or _stale(position.history, recipe.patience)
-        if journal is not None and (last or position.epoch in plan.pictures_after):
+        drawn = "age" in recipe.tasks and (last or position.epoch in plan.pictures_after)
+        if journal is not None and drawn:
             ray.get(journal.show.remote(position.epoch, trainer.distributions))
         _report(trainer, position, rank, recipe.small_epochs)
         tell(rate)
@@ -235,7 +237,7 @@ def _report(trainer: Any, position: Any, rank: int, small_epochs: int) -> None:
     last = position.history[-1] if position.history else {}
     # In an epoch, or on small crops, the weights have no score that counts: never the best.
     whole = position.step == 0 and position.epoch > small_epochs
-    metrics = last if whole else {**last, "val_mae": NEVER_BEST}
+    metrics = last if whole else {**last, "val_error": NEVER_BEST}
     arrays = trainer.arrays() if rank == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         if arrays is not None:
@@ -249,7 +251,7 @@ def _stale(history: list[dict[str, Any]], patience: int) -> bool:
     """Whether that many epochs have not lowered the validation error."""
     if not patience or len(history) <= patience:
         return False
-    errors = [epoch["val_mae"] for epoch in history]
+    errors = [epoch["val_error"] for epoch in history]
     return min(errors[-patience:]) >= min(errors[:-patience])
 
 

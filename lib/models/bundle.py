@@ -6,14 +6,15 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lib.errors import UserError
 from lib.faces.crop import CropSpec
 
 CARD = "card.json"
 FORMAT = 1
-TASKS = ("age", "gender")
+Task = Literal["age", "gender"]
+TASKS: tuple[Task, ...] = ("age", "gender")
 
 
 class Network(Protocol):
@@ -56,7 +57,8 @@ class Bundle:
         digest: sha256 of the card, which holds the digests of all files: the model's identity.
         trunk: file of the network (crops → features) that both heads stand on; None where each task
             has a network of its own, from crops to probabilities.
-        networks: file of the network for each task of `TASKS`: features or crops → probabilities.
+        networks: file of the network for each task that the model knows, one or both of `TASKS`:
+            features or crops → probabilities.
         crop: how faces are cut out.
         pixels: how crops become input.
         gender_labels: what the outputs of the gender network mean, in order.
@@ -91,7 +93,7 @@ def write_bundle(
     Args:
         folder: made if it does not exist.
         name: of the model, for people.
-        networks: by name: "age", "gender" and, where both stand on one, "trunk".
+        networks: by name: "age", "gender" or both, and "trunk" where they stand on one.
         crop: how faces are to be cut out.
         pixels: how crops become input.
         gender_labels: what the outputs of "gender" mean, in order.
@@ -140,12 +142,15 @@ def read_bundle(folder: Path) -> Bundle:
             name: _checked(folder / entry["file"], entry["sha256"])
             for name, entry in card["networks"].items()
         }
+        networks: dict[str, Path] = {task: files[task] for task in TASKS if task in files}
+        if not networks:
+            raise UserError(f"{path} names no network for any of {', '.join(TASKS)}")
         return Bundle(
             folder=folder,
             name=card["name"],
             digest=hashlib.sha256(text).hexdigest(),
             trunk=files.get("trunk"),
-            networks={task: files[task] for task in TASKS},
+            networks=networks,
             crop=CropSpec.from_dict(card["crop"]),
             pixels=Pixels(**card["pixels"]),
             gender_labels=tuple(card["gender_labels"]),

@@ -52,12 +52,13 @@ class Label:
 
     def _faces(self, batch: pa.Table) -> pa.StructArray:
         """All faces of the batch, one after the other."""
-        age = _floats(batch, probabilities_column("age"), AGE_CLASSES)
-        genders = self.bundle.gender_labels
+        age = self._probabilities(batch, "age", AGE_CLASSES)
+        genders = np.array([*self.bundle.gender_labels, None], dtype=object)
         gender = apply_temperature(
-            _floats(batch, probabilities_column("gender"), len(genders)),
+            self._probabilities(batch, "gender", len(genders) - 1),
             self.bundle.calibration.gender_temperature,
         )
+        likelier = np.where(np.isnan(gender[:, 0]), len(genders) - 1, gender.argmax(axis=1))
         mean, std = expected_age(age)
         low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
         box = np.rint(_floats(batch, "boxes", 4)).astype(np.int32)
@@ -66,15 +67,23 @@ class Label:
             "age_std": std,
             "age_low": low,
             "age_high": high,
-            "gender": np.array(genders, dtype=object)[gender.argmax(axis=1)],
+            "gender": genders[likelier],
             "gender_score": gender.max(axis=1),
             "box": pa.StructArray.from_arrays([box[:, i] for i in range(4)], fields=list(BOX)),
             "face_score": _floats(batch, "face_scores", 1)[:, 0],
-            "age_distribution": pa.FixedSizeListArray.from_arrays(age.ravel(), AGE_CLASSES),
+            "age_distribution": pa.FixedSizeListArray.from_arrays(
+                age.ravel(), AGE_CLASSES, mask=pa.array(np.isnan(age[:, 0]))
+            ),
         }
         columns = face_columns(self.with_distribution)
         arrays = [_as(values[c.name], c.type) for c in columns]
         return pa.StructArray.from_arrays(arrays, fields=list(face_type(self.with_distribution)))
+
+    def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
+        """Of all faces; NaN, which becomes null, where the model does not know the task."""
+        if task in self.bundle.networks:
+            return _floats(batch, probabilities_column(task), classes)
+        return np.full((sum(batch["face_count"].to_pylist()), classes), np.nan, np.float32)
 
 
 def model_id(bundle: Bundle) -> str:

@@ -42,7 +42,7 @@ def save(
     """
     assert recipe.size is not None
     arrays, position = read_checkpoint(checkpoint)
-    networks = build_networks(backbone, recipe.size, recipe.dropout)
+    networks = build_networks(backbone, recipe.size, recipe.dropout, tasks=recipe.tasks)
     values = iter(arrays[AVERAGED])
     for variable in networks.variables:
         variable.assign(next(values))
@@ -89,20 +89,15 @@ def calibrate(folder: Path, validation: Comparison) -> None:
     p = predictions_of(validation)
     assert p.age_low is not None
     assert p.age_high is not None
-    known = ~np.isnan(p.age)
-    _change_card(
-        folder,
-        calibration=vars(
-            Calibration(
-                age_interval_scale=fit_interval_scale(
-                    p.true_age[known], p.age[known], p.age_low[known], p.age_high[known]
-                ),
-                gender_temperature=fit_temperature(
-                    (p.true_gender == GENDER_LABELS[0])[known], p.female[known]
-                ),
-            )
-        ),
-    )
+    fitted = {}
+    if (known := ~np.isnan(p.age)).any():
+        fitted["age_interval_scale"] = fit_interval_scale(
+            p.true_age[known], p.age[known], p.age_low[known], p.age_high[known]
+        )
+    if (known := ~np.isnan(p.female)).any():
+        is_female = p.true_gender == GENDER_LABELS[0]
+        fitted["gender_temperature"] = fit_temperature(is_female[known], p.female[known])
+    _change_card(folder, calibration=vars(Calibration(**fitted)))
 
 
 def with_metrics(folder: Path, test: Comparison) -> None:

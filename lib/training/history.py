@@ -82,10 +82,15 @@ class History:
 
 def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
     """The metrics of one epoch in words."""
+    forms = {
+        "val_loss": "loss {:.3f}",
+        "val_mae": "MAE {:.2f} years",
+        "val_cs5": "CS@5 {:.1%}",
+        "val_gender_accuracy": "gender {:.1%}",
+    }
+    validation = ", ".join(form.format(epoch[key]) for key, form in forms.items() if key in epoch)
     return (
-        f"epoch {epoch['epoch']}/{epochs} · loss {epoch['loss']:.3f} · "
-        f"validation loss {epoch['val_loss']:.3f}, MAE {epoch['val_mae']:.2f} years, "
-        f"CS@5 {epoch['val_cs5']:.1%}, gender {epoch['val_gender_accuracy']:.1%} · "
+        f"epoch {epoch['epoch']}/{epochs} · loss {epoch['loss']:.3f} · validation {validation} · "
         f"{epoch['images_per_second']:.0f} images/s"
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lib.models.bundle import Task
 from lib.models.expectation import AGE_CLASSES, expected_age
 from lib.models.heads import GENDER_LABELS
 from lib.training.augment import augment, mixup, plain
@@ -146,7 +147,7 @@ class Trainer:
         sums = self._sum(tf.constant(distribution_sums(age, faces.ages))).numpy()
         with np.errstate(invalid="ignore"):  # 0 / 0 where nobody is of that age
             self.distributions = sums[:, :AGE_CLASSES] / sums[:, AGE_CLASSES:]
-        return validation_metrics(metrics)
+        return validation_metrics(metrics, self._recipe.tasks)
 
     def workers_apart(self) -> float:
         """The largest relative difference between the weights' checksums of any two workers.
@@ -253,8 +254,11 @@ class Trainer:
         trained = self._trained()[: 1 if frozen else 2]
         with tf.GradientTape() as tape:
             age, gender = self.networks(crops, training=True, frozen=frozen)
-            each = age_loss(ages, age, recipe.expectation_weight)
-            each = weights * (each + recipe.gender_weight * gender_loss(genders, gender))
+            losses = {
+                "age": lambda: age_loss(ages, age, recipe.expectation_weight),
+                "gender": lambda: recipe.gender_weight * gender_loss(genders, gender),
+            }
+            each = weights * tf.add_n([losses[task]() for task in recipe.tasks])
             loss = tf.reduce_sum(each) / (recipe.batch_size * self.workers)
             scaled = self._optimizers["heads"].scale_loss(loss)
         gradients = tape.gradient(scaled, [variables for _, variables in trained])
@@ -301,8 +305,12 @@ def validation_sums(
     error = np.abs(expected_age(age).age - faces.ages)
     right = gender.argmax(axis=1) == faces.genders
     genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[faces.genders]
-    loss = age_loss(smoothed_ages(faces.ages, recipe.age_sigma), age, recipe.expectation_weight)
-    loss += recipe.gender_weight * gender_loss(genders, gender)
+    loss = np.zeros(len(faces))
+    if "age" in recipe.tasks:
+        smoothed = smoothed_ages(faces.ages, recipe.age_sigma)
+        loss += age_loss(smoothed, age, recipe.expectation_weight)
+    if "gender" in recipe.tasks:
+        loss += recipe.gender_weight * gender_loss(genders, gender)
     return np.array(
         [len(faces), np.sum(loss), error.sum(), (error <= _CLOSE).sum(), right.sum()], np.float64
     )
@@ -323,13 +331,16 @@ def distribution_sums(age: NDArray[np.float32], true_age: NDArray[np.int64]) -> 
     return sums
 
 
-def validation_metrics(sums: NDArray[np.float64]) -> dict[str, float]:
-    """Means out of the sums over all faces."""
+def validation_metrics(sums: NDArray[np.float64], tasks: Sequence[Task]) -> dict[str, float]:
+    """Means out of the sums over all faces.
+
+    `val_error` is what the best epoch has least of: the error in years or, where no age is trained, the
+    share of wrong genders.
+    """
     count, loss, error, close, right = sums.tolist()
-    return {
-        "val_faces": count,
-        "val_loss": loss / count,
-        "val_mae": error / count,
-        "val_cs5": close / count,
-        "val_gender_accuracy": right / count,
-    }
+    metrics = {"val_faces": count, "val_loss": loss / count}
+    if "age" in tasks:
+        metrics |= {"val_mae": error / count, "val_cs5": close / count}
+    if "gender" in tasks:
+        metrics |= {"val_gender_accuracy": right / count}
+    return {**metrics, "val_error": error / count if "age" in tasks else 1 - right / count}

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from lib.models.backbones import BACKBONES, Spec, load_weights
-from lib.models.bundle import Pixels
+from lib.models.bundle import TASKS, Pixels, Task
 from lib.models.heads import age_head, gender_head
 from lib.training.recipe import Backbone
 
@@ -22,6 +22,7 @@ class Networks:
         gender: features → probabilities float32 (n, 2) of `lib.models.heads.GENDER_LABELS`.
         pixels: how crops become input.
         free: names of the trunk's layers that are trained even while it is frozen.
+        tasks: those of the heads that are trained and kept.
     """
 
     trunk: keras.Model
@@ -29,6 +30,7 @@ class Networks:
     gender: keras.Model
     pixels: Pixels
     free: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = TASKS
 
     def __call__(
         self, crops: tf.Tensor, training: bool, frozen: bool = False
@@ -46,7 +48,8 @@ class Networks:
     @property
     def models(self) -> dict[str, keras.Model]:
         """By name, as in a bundle."""
-        return {"trunk": self.trunk, "age": self.age, "gender": self.gender}
+        heads = {"age": self.age, "gender": self.gender}
+        return {"trunk": self.trunk, **{task: heads[task] for task in self.tasks}}
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -57,7 +60,8 @@ class Networks:
     def heads_and_free(self) -> list[keras.Variable]:
         """What is trained even while the trunk is frozen."""
         free = [v for name in self.free for v in self.trunk.get_layer(name).trainable_variables]
-        return [*free, *self.age.trainable_variables, *self.gender.trainable_variables]
+        heads = [self.models[task] for task in self.tasks]
+        return [*free, *(v for head in heads for v in head.trainable_variables)]
 
     @property
     def freezable(self) -> list[keras.Variable]:
@@ -67,7 +71,11 @@ class Networks:
 
 
 def build_networks(
-    backbone: Backbone, size: int | None = None, dropout: float = 0.3, weights: Path | None = None
+    backbone: Backbone,
+    size: int | None = None,
+    dropout: float = 0.3,
+    weights: Path | None = None,
+    tasks: tuple[Task, ...] = TASKS,
 ) -> Networks:
     """Build a trunk, with random weights or those of a file, and untrained heads.
 
@@ -76,6 +84,7 @@ def build_networks(
         size: side of the crops in pixels; None: any, for trunks that can.
         dropout: of the heads.
         weights: of the trunk.
+        tasks: see `Networks`.
 
     Raises:
         UserError: the weights do not fit.
@@ -86,4 +95,4 @@ def build_networks(
         load_weights(trunk, weights)
     features = int(trunk.output.shape[-1])
     heads = age_head(features, dropout), gender_head(features, dropout)
-    return Networks(trunk, *heads, pixels=spec.pixels, free=spec.free)
+    return Networks(trunk, *heads, pixels=spec.pixels, free=spec.free, tasks=tasks)

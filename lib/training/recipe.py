@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lib.errors import UserError
+from lib.models.bundle import TASKS, Task
 
 Backbone = Literal["compact", "vgg-face", "efficientnet-lite0", "efficientnetv2-b0"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -17,6 +18,7 @@ class Recipe:
     """How to train; every default that says "of the backbone" is set in `lib.models.backbones`.
 
     Attributes:
+        tasks: What the model is to tell.
         epochs: Passes over the training faces.
         batch_size: Faces of a step on each worker.
         size: Side of the crops in pixels that the model is made for; default: of the backbone.
@@ -43,6 +45,7 @@ class Recipe:
         seed: Of the weights, the order of the faces and the augmentation.
     """
 
+    tasks: tuple[Task, ...] = TASKS
     epochs: int = 36
     batch_size: int = 96
     size: int | None = None
@@ -72,6 +75,10 @@ class Recipe:
         Raises:
             UserError: names the option and the value.
         """
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise UserError(
+                f"--tasks must be age, gender or both, not {' '.join(self.tasks) or 'none'}"
+            )
         for name in ("epochs", "batch_size", "accumulate"):
             self._demand(name, getattr(self, name) >= 1, "at least 1")
         for name in ("small_size", "small_epochs", "warmup_epochs", "patience", "weight_decay"):

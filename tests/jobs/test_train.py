@@ -135,6 +135,7 @@ def test_what_is_done_is_not_done_again(
         (["--ema", "1"], "--ema must be at least 0 and below 1, not 1.0"),
         (["--backbone", "magic"], "--backbone cannot be 'magic'"),
         (["--weights", "/no/such.h5"], "--weights '/no/such.h5' is not a file"),
+        (["--tasks", "age", "age"], "--tasks must be age, gender or both, not age age"),
         (["--workers", "0"], "--workers must be at least 1, not 0"),
         (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
         (["--small-epochs", "2"], "--small-epochs needs --small-size"),

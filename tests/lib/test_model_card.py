@@ -44,6 +44,24 @@ def test_it_says_what_was_measured() -> None:
     assert "{" not in text
 
 
+def test_what_the_model_does_not_tell_is_not_there() -> None:
+    told = card()
+    part = told["metrics"]["test"]
+    unknown = np.full(300, np.nan)
+    told["metrics"]["test"] = evaluate(
+        Predictions(
+            true_age=np.full(300, 20.0),
+            age=unknown,
+            true_gender=np.full(300, "male", object),
+            female=np.full(300, 0.2),
+        )  # fmt: skip
+    )
+    text = as_markdown(told)
+    assert text.startswith("# tiny-32\n\nGender, from crops")
+    assert "mean absolute error |" not in text.split("| faces |")[0]
+    assert part["age"]["mae"]
+
+
 def test_it_names_the_weights_that_training_began_with() -> None:
     text = as_markdown(card(weights="trunk.h5", weights_sha256="ab" * 32))
     assert "the weights `trunk.h5` (sha256 abababababababab…)" in text

@@ -1,6 +1,7 @@
 """The stages without Ray, on a real model and real encoded images."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +100,24 @@ def test_batches_of_any_size_say_the_same(bundle: Bundle, manifest: pa.Table) ->
         parted = pa.concat_tables(parts).to_pandas()
         np.testing.assert_allclose(whole["age"], parted["age"], atol=1e-3)
     assert len(chain(manifest.slice(0, 0))) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "known", "unknown"), [("age", "age_low", "gender"), ("gender", "gender_score", "age")]
+)
+def test_a_model_of_one_task_leaves_the_other_null(
+    task: str, known: str, unknown: str, bundle: Bundle, manifest: pa.Table
+) -> None:
+    one = replace(bundle, networks={task: bundle.networks[task]})
+    labelling = [*finding(one), Predict(one, (task,), 1), Label(one, True)]
+    rows = Chain(labelling)(manifest)
+    assert rows.schema.equals(label_schema(with_distribution=True))
+    whole = Chain([*finding(bundle), Predict(bundle, ("age", "gender"), 1), Label(bundle)])(
+        manifest
+    )
+    assert rows[known].to_pylist() == pytest.approx(whole[known].to_pylist(), nan_ok=True)
+    assert rows[unknown].null_count == len(rows)
+    assert rows["age_distribution"].null_count == (2 if task == "age" else len(rows))
 
 
 class FixedDetector:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from lib.errors import UserError
 from lib.models import compact
 from lib.models.backbones import load_weights
+from lib.models.bundle import TASKS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
@@ -105,7 +106,7 @@ def test_workers_share_a_batch_and_the_validation(faces: dict[str, Faces], worke
         mine = slice(rank, None, workers)
         part = Faces(val.images[mine], val.ages[mine], val.genders[mine])
         sums.append(validation_sums(age[mine], gender[mine], part, RECIPE))
-    together = validation_metrics(np.sum(sums, axis=0))
+    together = validation_metrics(np.sum(sums, axis=0), TASKS)
     assert together["val_faces"] == 17
     expected = age.astype(np.float64) @ np.arange(101)
     assert together["val_mae"] == pytest.approx(np.abs(expected - val.ages).mean(), rel=1e-5)
@@ -140,7 +141,8 @@ def test_a_frozen_trunk_stays_as_it_is(faces: dict[str, Faces]) -> None:
 
 @pytest.mark.parametrize(
     "changes", [{"precision": "bfloat16"}, {"precision": "float16"}, {"accumulate": 2},
-                {"mixup": 0.4}, {"balance": 0.5}, {"small_size": 32, "small_epochs": 1}],
+                {"mixup": 0.4}, {"balance": 0.5}, {"small_size": 32, "small_epochs": 1},
+                {"tasks": ("gender",)}],
 )  # fmt: skip
 def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str, object]) -> None:
     trainer = make_trainer(faces, replace(RECIPE, **changes))  # type: ignore[arg-type]
@@ -151,6 +153,8 @@ def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str
         position = Position(epoch)
         trainer.train_epoch(position, lambda now: None)
     assert np.isfinite(position.losses).all()
+    metrics = trainer.validate(32)
+    assert ("val_mae" in metrics) == ("age" in trainer.networks.models)
     assert (before != trainer.networks.trunk.weights[0].numpy()).any()
 
 
