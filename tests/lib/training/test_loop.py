@@ -50,7 +50,7 @@ def faces(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, F
 def make_trainer(faces: dict[str, Faces], recipe: Recipe = RECIPE) -> Trainer:
     strategy = tf.distribute.OneDeviceStrategy("cpu")
     return Trainer(
-        strategy, lambda: build_networks("compact", 32, recipe.dropout), recipe, 32,
+        strategy, lambda: build_networks("compact", 32, recipe.dropout, tasks=recipe.tasks), recipe, 32,
         faces["train"], faces["val"], rank=0, workers=1,
     )  # fmt: skip
 
