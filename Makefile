@@ -20,8 +20,10 @@ ifeq ($(IMAGES),)
 	rm -rf out/demo $(DEMO)
 	.venv/bin/python -m lib.demo $(DEMO)
 	.venv/bin/python -m jobs.score --images $(DEMO) --output out/demo
+	@.venv/bin/python -m jobs.report --labels out/demo --output out/demo/report.html
 else
 	.venv/bin/python -m jobs.score --images '$(IMAGES)' --output '$(OUTPUT)'
+	@.venv/bin/python -m jobs.report --labels '$(OUTPUT)' --output '$(OUTPUT)/report.html'
 endif
 
 test: lint

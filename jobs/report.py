@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lib.report.page import Report, html
     from lib.report.tally import tally
 
-    sizes = {status: EACH_ERROR for status in STATUSES}
+    sizes = dict.fromkeys(STATUSES, EACH_ERROR)
     sizes |= {OK: max(FACES, options.annotate or 0), NO_FACE: WITHOUT_FACE}
     counts = tally(output, sizes)
     limits = limits_of(output)

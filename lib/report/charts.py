@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -33,7 +33,7 @@ _POINTS_PER_INCH = 72  # a point of an SVG is a pixel of the page
 _TEXT = 12.5
 _WIDE, _NARROW, _SMALL = (560, 330), (340, 330), (300, 190)
 _FONTS = ["Segoe UI", "Helvetica Neue", "Roboto", "Arial", "Liberation Sans", "DejaVu Sans"]
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": _FONTS,
     "font.size": _TEXT,
@@ -47,7 +47,7 @@ class Table(NamedTuple):
     """The numbers of a chart: the names of the columns, and the rows."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def age_distribution(tally: Tally) -> Chart:
     ]
     return Chart(
         "Distribution of ages",
-        f"The median of the ages is {_median(labelled):.0f} years; half of the faces are between "
+        f"The median of the ages is {_quantile(labelled, 0.5):.0f} years; half of the faces are between "
         f"{_quantile(labelled, 0.25):.0f} and {_quantile(labelled, 0.75):.0f}.",
         Table(("age", "faces", "with uncertainty"), rows),
         _pictures(draw, _WIDE),
@@ -176,7 +176,7 @@ def confidence(tally: Tally) -> list[Chart]:
     stds = tally.age_and_std.sum(axis=0)
     charts = [
         _histogram(
-            "Probability of the gender",
+            "Gender: probability",
             tally.gender_scores,
             np.linspace(0.5, 1, SCORE_BINS + 1),
             "{:.2f}",
@@ -184,7 +184,7 @@ def confidence(tally: Tally) -> list[Chart]:
             0.9,
         ),
         _histogram(
-            "Standard deviation of the age, years",
+            "Age: uncertainty, years",
             stds,
             np.arange(len(stds) + 1) * STD_STEP,
             "{:g}",
@@ -195,7 +195,7 @@ def confidence(tally: Tally) -> list[Chart]:
     if tally.face_scores.any():
         charts.append(
             _histogram(
-                "The detector's confidence",
+                "Face: confidence",
                 tally.face_scores,
                 np.linspace(0, 1, SCORE_BINS + 1),
                 "{:.2f}",
@@ -274,7 +274,8 @@ def _pictures(draw: Draw, size: tuple[int, int]) -> dict[str, str]:
 
 def _svg(draw: Draw, size: tuple[int, int], theme: Theme) -> bytes:
     with _styled(theme):
-        figure = Figure([side / _POINTS_PER_INCH for side in size], layout="constrained")
+        width, height = (side / _POINTS_PER_INCH for side in size)
+        figure = Figure((width, height), layout="constrained")
         canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
@@ -288,7 +289,7 @@ def _svg(draw: Draw, size: tuple[int, int], theme: Theme) -> bytes:
 
 @contextmanager
 def _styled(theme: Theme) -> Iterator[None]:
-    colours = {
+    colours: dict[Any, Any] = {
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "axes.labelcolor": theme.muted,
@@ -300,7 +301,9 @@ def _styled(theme: Theme) -> Iterator[None]:
     }
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
-    fonts.setLevel(logging.ERROR)  # most of the fonts are for the reader's machine, not for this one
+    fonts.setLevel(
+        logging.ERROR
+    )  # most of the fonts are for the reader's machine, not for this one
     try:
         with matplotlib.rc_context(_STYLE | colours):
             yield
@@ -329,11 +332,8 @@ def _band_name(number: int) -> str:
     return f"{start} to {100 if end == 99 else end}"
 
 
-def _median(counts: Counts) -> float:
-    return _quantile(counts, 0.5)
-
-
 def _quantile(counts: Counts, share: float) -> float:
+    """The first bin up to which that share of all lies."""
     return float(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from lib.archive import ManifestSummary
 from lib.output import Output
 from lib.progress import duration
+from lib.report.gallery import shorten
 
 Fact = tuple[str, str]
+_MOST_SOURCES = 5
 _TEST_FIGURES = {
     "age, mean absolute error": lambda m: f"{m['age']['mae']:.2f} years",
     "age inside the 80% interval": lambda m: f"{m['age']['interval_coverage']:.1%}",
@@ -34,7 +36,9 @@ def facts(output: Output) -> list[FactGroup]:
 
 def _archive(output: Output, manifest: ManifestSummary | None) -> FactGroup:
     options = output.fingerprint
-    rows = [("images from", ", ".join(options.get("images", [])))]
+    sources = options.get("images", [])
+    more = f" and {len(sources) - _MOST_SOURCES:,} more" if len(sources) > _MOST_SOURCES else ""
+    rows = [("images from", ", ".join(map(shorten, sources[:_MOST_SOURCES])) + more)]
     if manifest is not None:
         rows += [("listed", f"{manifest.images:,} images, {manifest.bytes / 1e6:,.1f} MB")]
         rows += [(f"passed over: {why}", f"{n:,}") for why, n in manifest.skipped.items()]
@@ -51,7 +55,9 @@ def _model(output: Output) -> FactGroup:
     training, test = card.get("training", {}), card.get("metrics", {}).get("test", {})
     rows = [("model", str(output.fingerprint.get("model", "")))]
     detector = str(output.fingerprint.get("detector", ""))
-    rows.append(("faces found by", "nobody: the images are face crops" * (detector == "none") or detector))
+    rows.append(
+        ("faces found by", "nobody: the images are face crops" * (detector == "none") or detector)
+    )
     if "data" in training:
         rows.append(("trained on", str(training["data"])))
     if "train" in training.get("faces", {}):
@@ -75,7 +81,10 @@ def _speed(summary: Mapping[str, Any]) -> FactGroup:
         return FactGroup("Speed and cost", rows)
     total = sum(work.values())
     rows += [
-        (f"work: {kind}", f"{1000 * seconds / images:.1f} s for 1,000 images ({seconds / total:.0%})")
+        (
+            f"work: {kind}",
+            f"{1000 * seconds / images:.1f} s for 1,000 images ({seconds / total:.0%})",
+        )
         for kind, seconds in work.items()
     ]
     rows.append(("work: all", f"{1000 * total / images:.1f} s for 1,000 images"))

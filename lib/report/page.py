@@ -17,13 +17,10 @@ from lib.output import Output
 from lib.report.charts import Chart, age_distribution, age_pyramid, confidence, faces_per_image
 from lib.report.colours import DARK, LIGHT, Theme
 from lib.report.facts import FactGroup, facts
-from lib.report.gallery import Item
+from lib.report.gallery import Item, shorten
 from lib.report.picture import age_and_gender
 from lib.report.tally import Tally
 from lib.schema import NO_FACE, OK, STATUSES
-
-EXAMPLES = 4
-"""Images that are shown of each kind of error."""
 
 _HERE = Path(__file__).parent
 _USE = (
@@ -80,7 +77,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Errors:
-    """A kind of error and images that have it."""
+    """A kind of error and some images that have it."""
 
     status: Status
     examples: Sequence[Item]
@@ -110,7 +107,9 @@ class Report:
     def title(self) -> str:
         """The names of the folders that were labelled."""
         sources = self._output.fingerprint.get("images", [])
-        return ", ".join(PurePosixPath(s).name or s for s in sources[:3]) or self._output.name
+        names = [PurePosixPath(source).name or source for source in sources[:3]]
+        more = ", …" if len(sources) > len(names) else ""
+        return shorten(", ".join(names) + more, 120) or self._output.name
 
     @property
     def subtitle(self) -> str:
@@ -142,7 +141,11 @@ class Report:
         errors = sum(status.images for status in self.statuses if status.is_error)
         figures = [
             Figure("Images", f"{tally.images:,}"),
-            Figure("With a face", f"{tally.statuses[OK] / images:.0%}", f"{tally.statuses[OK]:,}"),
+            Figure(
+                "With a face",
+                f"{tally.statuses[OK] / images:.0%}",
+                f"{tally.statuses[OK]:,} images",
+            ),
             Figure("Faces", f"{faces:,}"),
         ]
         if faces:
@@ -163,7 +166,7 @@ class Report:
     def errors(self) -> list[Errors]:
         """The kinds of error, with examples."""
         return [
-            Errors(s, [i for i in self.items if i.row["status"] == s.name][:EXAMPLES])
+            Errors(s, [i for i in self.items if i.row["status"] == s.name])
             for s in self.statuses
             if s.is_error
         ]

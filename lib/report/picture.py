@@ -52,7 +52,7 @@ def annotate(
     image = full.resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(image)
     font = ImageFont.truetype(_FONT, max(_SMALLEST_WORDS, min(words, size[0] / _WORDS_ACROSS)))
-    line = max(2, round(max(size) / 240))
+    line = max(2, round(max(size) / 140))
     taken: list[Rectangle] = []
     for face in faces:
         box = _box(picture, face["box"], factor)
@@ -83,7 +83,7 @@ def _write(
     """Write above the box, else below or inside it, where there is room."""
     padding = _PADDING * font.size
     width, height = draw.textlength(text, font) + 2 * padding, 1.2 * font.size + 2 * padding
-    left = min(max(0.0, box[0]), size[0] - width)
+    left = min(max(0.0, (box[0] + box[2] - width) / 2), size[0] - width)
     for top in (box[1] - height, box[3], box[1], box[3] - height):
         place = (left, top, left + width, top + height)
         inside = left >= 0 <= top and place[3] <= size[1]
