@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from lib.demo import make_demo
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "report.png"
-WIDTH = 1180
+WIDTH, MARGIN = 1180, 24
 FIRST, LAST = "#people", "#gallery"
 """What the picture shows: from one section of the page to the end of another."""
 COLOURS = 255
@@ -35,7 +35,7 @@ def main() -> None:
         run("jobs.score", "--images", images, "--output", output)
         run("jobs.report", "--labels", output, "--output", page)
         PICTURE.parent.mkdir(exist_ok=True)
-        picture = Image.open(io.BytesIO(screenshot(chromium, page)))
+        picture = screenshot(chromium, page)
     picture.convert("RGB").quantize(COLOURS).save(PICTURE, optimize=True)
     print(f"{PICTURE}: {picture.width} × {picture.height}, {PICTURE.stat().st_size / 1000:.0f} kB")
 
@@ -45,20 +45,19 @@ def run(job: str, *options: object) -> None:
     subprocess.run([sys.executable, "-m", job, *map(str, options)], check=True)
 
 
-def screenshot(chromium: str, page: Path) -> bytes:
-    """The page between `FIRST` and `LAST`, as a PNG."""
+def screenshot(chromium: str, page: Path) -> Image.Image:
+    """The page between `FIRST` and `LAST`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": 900})
         tab.goto(page.as_uri())
         first, last = (tab.locator(name).bounding_box() for name in (FIRST, LAST))
-        assert first is not None
-        assert last is not None
-        top, bottom = first["y"], last["y"] + last["height"] + 24
-        clip = {"x": 0.0, "y": top, "width": float(WIDTH), "height": bottom - top}
-        data = tab.screenshot(full_page=True, clip=clip)
+        data = tab.screenshot(full_page=True)
         browser.close()
-    return data
+    assert first is not None
+    assert last is not None
+    bottom = last["y"] + last["height"] + MARGIN
+    return Image.open(io.BytesIO(data)).crop((0, round(first["y"]), WIDTH, round(bottom)))
 
 
 if __name__ == "__main__":
