@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import tyro
 from numpy.typing import NDArray
@@ -106,19 +108,22 @@ def main() -> None:
         script = (
             f"from benchmarks.by_hand import by_hand; by_hand({str(images)!r}, {str(theirs)!r})"
         )
-        script_seconds = seconds(sys.executable, "-c", script)
-        job_seconds = seconds(
+        by_script = measure(sys.executable, "-c", script)
+        by_job = measure(
             sys.executable, "-m", "jobs.score", "--images", str(images), "--output", str(ours)
         )
         faces = pq.read_table(theirs, columns=["faces"])["faces"].to_numpy()
         labelled = pq.read_table(ours / "labels", columns=["face_count"])["face_count"].to_numpy()
-    for name, took, counts in (("script", script_seconds, faces), ("job", job_seconds, labelled)):
+    for name, cost, counts in (("script", by_script, faces), ("job", by_job, labelled)):
         assert len(counts) == options.count
         print(
-            f"{name:<7}{options.count} photographs in {took:.0f} s, {options.count / took:.1f} images/s, "
-            f"{counts.sum()} faces"
+            f"{name}: {options.count} photographs, {counts.sum()} faces; {cost.seconds:.0f} s "
+            f"({options.count / cost.seconds:.1f} images/s), {cost.cpu_seconds:.0f} CPU seconds"
         )
-    print(f"the job is {script_seconds / job_seconds:.1f} times as fast, starts included")
+    print(
+        f"starts included, the script takes {by_script.seconds / by_job.seconds:.1f} times as long and "
+        f"{by_script.cpu_seconds / by_job.cpu_seconds:.1f} times the work of the CPUs"
+    )
 
 
 def repeat(photos: Path, count: int, folder: Path) -> None:
@@ -129,13 +134,26 @@ def repeat(photos: Path, count: int, folder: Path) -> None:
         shutil.copy(files[number % len(files)], folder / f"{number:05}.jpg")
 
 
-def seconds(*command: str) -> float:
-    """How long a command takes; what it says is dropped."""
+class Cost(NamedTuple):
+    """What a command takes; `cpu_seconds` hardly depends on what else the machine does."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def measure(*command: str) -> Cost:
+    """Run a command, whose messages are dropped."""
     started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"error: {' '.join(command[:3])} failed:\n{done.stderr[-2000:]}")
-    return time.monotonic() - started
+    cpu: dict[psutil.Process, float] = {}
+    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for one in [process, *process.children(recursive=True)]:
+                with suppress(psutil.Error):  # gone meanwhile
+                    cpu[one] = sum(one.cpu_times()[:2])
+            time.sleep(0.5)
+    if process.returncode:
+        sys.exit(f"error: {' '.join(command[:3])} ended with {process.returncode}")
+    return Cost(time.monotonic() - started, sum(cpu.values()))
 
 
 if __name__ == "__main__":

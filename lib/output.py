@@ -111,8 +111,18 @@ class Output:
         ]
 
     def open(self, file: LabelFile) -> pq.ParquetFile:
-        """Open a file of rows."""
-        return pq.ParquetFile(self._files.open_input_file(file.path))
+        """Open a file of rows.
+
+        Raises:
+            UserError: it is not readable Parquet.
+        """
+        try:
+            return pq.ParquetFile(self._files.open_input_file(file.path))
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot read {file.path!r}: {reason}; label again into another --output"
+            ) from None
 
     def counts(self) -> list[FileCounts]:
         """The statuses of all rows, file by file; of a million rows in about a second."""

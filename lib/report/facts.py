@@ -40,7 +40,7 @@ def _archive(output: Output, manifest: ManifestSummary | None) -> FactGroup:
     more = f" and {len(sources) - _MOST_SOURCES:,} more" if len(sources) > _MOST_SOURCES else ""
     rows = [("images from", ", ".join(map(shorten, sources[:_MOST_SOURCES])) + more)]
     if manifest is not None:
-        rows += [("listed", f"{manifest.images:,} images, {manifest.bytes / 1e6:,.1f} MB")]
+        rows += [("listed", f"{manifest.images:,} images, {manifest.bytes / 1e6:,.2f} MB")]
         rows += [(f"passed over: {why}", f"{n:,}") for why, n in manifest.skipped.items()]
     if options.get("limit") is not None:
         rows.append(("limit", f"the first {options['limit']:,} images"))

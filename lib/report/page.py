@@ -72,7 +72,9 @@ class Status:
         """The share as a percentage that is 0 or 100 only where it is."""
         if 0 < self.share < 0.001:
             return "< 0.1%"
-        return f"{self.share:.1%}" if self.share < 0.9995 else f"{100 * (self.images and 1)}%"
+        if 0.999 < self.share < 1:
+            return "> 99.9%"
+        return f"{self.share:.1%}".replace(".0%", "%")
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def tally(output: Output, sample_sizes: Mapping[str, int]) -> Tally:
         sample_sizes: how many rows of each status to remember.
 
     Raises:
-        UserError: a file of rows cannot be read.
+        UserError: a file is not readable Parquet.
     """
     counts = Tally(sample_sizes)
     for file in output.label_files():

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.status import main, recent_speed, report
 from lib.errors import UserError
-from lib.output import FileCounts
+from lib.output import FileCounts, Output
 from lib.run_record import claim
 from tests.made_labels import face, make_output, row, write_rows
 from tests.nasty import jpeg, quadrants
@@ -71,6 +71,14 @@ def test_before_the_first_label(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_is_no_labelling_is_refused(folder: str) -> None:
     with pytest.raises(UserError, match=r"no labelling in .*run\.json; give the folder"):
         main([folder])
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    claim(tmp_path, {}, {})
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "x.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(UserError, match=r"cannot read '.*/labels/x\.parquet': .*"):
+        Output(str(tmp_path)).counts()
 
 
 def test_a_million_rows_are_quick(tmp_path: Path) -> None:
