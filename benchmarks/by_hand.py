@@ -95,7 +95,10 @@ def by_hand(images: str, output: str) -> None:
 
     ray.init(include_dashboard=False)
     ray.data.read_binary_files(images, include_paths=True).map_batches(
-        LabelByHand, batch_size=16, compute=ray.data.ActorPoolStrategy(size=CORES)
+        LabelByHand,
+        batch_size=16,
+        compute=ray.data.ActorPoolStrategy(size=CORES),
+        num_cpus=0.5,  # with a whole one for each, nothing would be left to read with: it would hang
     ).write_parquet(output)
 
 

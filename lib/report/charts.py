@@ -163,8 +163,8 @@ def faces_per_image(tally: Tally) -> Chart:
     images = int(counts.sum())
     return Chart(
         "Faces in an image",
-        f"Of the readable images, {images:,}, without a face: {counts[0]:,}; with one: "
-        f"{counts[1]:,}; with several: {counts[2:].sum():,}.",
+        f"{counts[0]:,} of {images:,} readable images show no face, {counts[1]:,} one face, "
+        f"{counts[2:].sum():,} several.",
         Table(("faces", "images"), [(n, f"{c:,}") for n, c in zip(names, counts, strict=True)]),
         _pictures(_bars(names, counts), _SMALL),
         {},
