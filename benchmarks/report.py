@@ -89,15 +89,16 @@ def made_up(uri: str) -> Iterator[dict[str, object]]:
 
 
 def measure(job: str, *options: str) -> None:
-    """Run a job; print its seconds and its largest memory."""
-    started, largest = time.monotonic(), 0
+    """Run a job; print its seconds, those of the CPUs, and its largest memory."""
+    started, largest, cpu_seconds = time.monotonic(), 0, 0.0
     with psutil.Popen([sys.executable, "-m", job, *options], stdout=subprocess.PIPE) as process:
         while process.poll() is None:
             largest = max(largest, process.memory_info().rss)
+            cpu_seconds = sum(process.cpu_times()[:2])
             time.sleep(0.01)
     assert process.returncode == 0
     seconds = time.monotonic() - started
-    print(f"{job}: {seconds:.1f} s, {largest / (1 << 20):.0f} MiB")
+    print(f"{job}: {seconds:.1f} s, {cpu_seconds:.1f} CPU seconds, {largest / (1 << 20):.0f} MiB")
 
 
 if __name__ == "__main__":
