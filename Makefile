@@ -4,6 +4,8 @@ PYTHON ?= python3
 IMAGES ?=
 OUTPUT ?= out/labels
 DEMO := out/demo-images
+# Beside the labels; a bucket's report is a local file.
+REPORT ?= $(if $(findstring ://,$(OUTPUT)),out/report.html,$(OUTPUT)/report.html)
 
 .PHONY: score test lint lock
 
@@ -20,8 +22,10 @@ ifeq ($(IMAGES),)
 	rm -rf out/demo $(DEMO)
 	.venv/bin/python -m lib.demo $(DEMO)
 	.venv/bin/python -m jobs.score --images $(DEMO) --output out/demo
+	@.venv/bin/python -m jobs.report --labels out/demo --output out/demo/report.html
 else
 	.venv/bin/python -m jobs.score --images '$(IMAGES)' --output '$(OUTPUT)'
+	@.venv/bin/python -m jobs.report --labels '$(OUTPUT)' --output '$(REPORT)'
 endif
 
 test: lint

@@ -78,11 +78,24 @@ def progress_line(counts: Counter[str], total: int, rate: float) -> str:
         total: images of the whole run.
         rate: images a second.
     """
-    done = counts.total()
-    share = f"{100 * done / total:.0f}%" if total else "100%"
-    left = "" if done >= total else f" · {duration((total - done) / rate) if rate else '?'} left"
     statuses = " ".join(f"{status} {n:,}" for status, n in counts.most_common())
-    return f"{done:,} of {total:,} images ({share}) · {rate:.1f} images/s{left} · {statuses or '-'}"
+    return f"{how_far(counts.total(), total, rate)} · {statuses or '-'}"
+
+
+def how_far(done: int, total: int, rate: float | None) -> str:
+    """Put how far a run has come into words.
+
+    Args:
+        done: images so far.
+        total: images of the whole run.
+        rate: images a second; None where it is unknown.
+    """
+    parts = [f"{done:,} of {total:,} images ({100 * done / total:.0f}%)" if total else "no images"]
+    if rate is not None:
+        parts.append(f"{rate:.1f} images/s")
+    if done < total:
+        parts.append(f"{duration((total - done) / rate) if rate else '?'} left")
+    return " · ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -54,7 +54,7 @@ def test_what_the_model_does_not_tell_is_not_there() -> None:
             age=unknown,
             true_gender=np.full(300, "male", object),
             female=np.full(300, 0.2),
-        )  # fmt: skip
+        )
     )
     text = as_markdown(told)
     assert text.startswith("# tiny-32\n\nGender, from crops")

@@ -1,0 +1,101 @@
+"""The facts of a run, in words: where the labels are from, what made them, and how fast."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from lib.archive import ManifestSummary
+from lib.output import Output
+from lib.progress import duration
+from lib.report.gallery import shorten
+
+Fact = tuple[str, str]
+_MOST_SOURCES = 5
+_TEST_FIGURES = {
+    "age, mean absolute error": lambda m: f"{m['age']['mae']:.2f} years",
+    "age inside the 80% interval": lambda m: f"{m['age']['interval_coverage']:.1%}",
+    "gender": lambda m: f"{m['gender']['accuracy']:.1%} right",
+}
+
+
+class FactGroup(NamedTuple):
+    """Facts that belong together; the note says how to read them."""
+
+    title: str
+    facts: list[Fact]
+    note: str = ""
+
+
+def facts(output: Output) -> list[FactGroup]:
+    """All that is known of a run; what is not is left out."""
+    manifest, summary = output.manifest(), output.summary()
+    groups = [_archive(output, manifest), _model(output)]
+    if summary is not None:
+        groups += [_speed(summary), _versions(summary)]
+    return [group for group in groups if group.facts]
+
+
+def _archive(output: Output, manifest: ManifestSummary | None) -> FactGroup:
+    options = output.fingerprint
+    sources = options.get("images", [])
+    more = f" and {len(sources) - _MOST_SOURCES:,} more" if len(sources) > _MOST_SOURCES else ""
+    rows = [("images from", ", ".join(map(shorten, sources[:_MOST_SOURCES])) + more)]
+    if manifest is not None:
+        rows += [("listed", f"{manifest.images:,} images, {manifest.bytes / 1e6:,.2f} MB")]
+        rows += [(f"passed over: {why}", f"{n:,}") for why, n in manifest.skipped.items()]
+    if options.get("limit") is not None:
+        rows.append(("limit", f"the first {options['limit']:,} images"))
+    if "max_image_pixels" in options:
+        rows.append(("largest image read", f"{options['max_image_pixels'] / 1e6:,.0f} megapixels"))
+    rows.append(("labels in", output.name))
+    return FactGroup("Archive", rows)
+
+
+def _model(output: Output) -> FactGroup:
+    card = output.record.get("model", {})
+    training, test = card.get("training", {}), card.get("metrics", {}).get("test", {})
+    rows = [("model", str(output.fingerprint.get("model", "")))]
+    detector = str(output.fingerprint.get("detector", ""))
+    rows.append(
+        ("faces found by", "nobody: the images are face crops" * (detector == "none") or detector)
+    )
+    if "data" in training:
+        rows.append(("trained on", str(training["data"])))
+    if "train" in training.get("faces", {}):
+        rows.append(("faces it learned from", f"{training['faces']['train']:,}"))
+    for name, words in _TEST_FIGURES.items():
+        try:
+            rows.append((name, words(test)))
+        except (KeyError, TypeError, ValueError):  # a model of other makers may lack any figure
+            continue
+    note = "The figures are the model card's, on faces of its own test set. Other archives differ."
+    return FactGroup("Model", rows, note if test else "")
+
+
+def _speed(summary: Mapping[str, Any]) -> FactGroup:
+    images, work = summary["images_this_time"], summary["work_seconds"]
+    rows = [
+        ("speed", f"{summary['images_per_second']:.1f} images/s, start-up included"),
+        ("labelled", f"{images:,} images in {duration(summary['seconds'])}"),
+    ]
+    if not images or not work:
+        return FactGroup("Speed and cost", rows)
+    total = sum(work.values())
+    rows += [
+        (
+            f"work: {kind}",
+            f"{1000 * seconds / images:.1f} s for 1,000 images ({seconds / total:.0%})",
+        )
+        for kind, seconds in work.items()
+    ]
+    rows.append(("work: all", f"{1000 * total / images:.1f} s for 1,000 images"))
+    rows.append(("a million images", f"{1e6 * total / images / 3600:,.1f} hours of one worker"))
+    return FactGroup(
+        "Speed and cost",
+        rows,
+        "Of the last start of this run; work is summed over all workers. Cost: hours of one worker times "
+        "the price of its CPU or GPU for an hour. Small archives overstate it: warming up counts too.",
+    )
+
+
+def _versions(summary: Mapping[str, Any]) -> FactGroup:
+    return FactGroup("Versions", [(name, str(v)) for name, v in summary["versions"].items()])

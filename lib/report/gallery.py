@@ -1,0 +1,177 @@
+"""Sampled rows → what a gallery shows of them: small and large pictures, and the row in words."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from lib.archive import FetchError, fetch
+from lib.images import ImageError, Limits, Picture, decode
+from lib.metrics import age_band
+from lib.output import Output
+from lib.report.picture import annotate
+from lib.report.tally import Place
+from lib.schema import NO_FACE, OK, label_schema
+
+LARGE, SMALL = (760, 640), (340, 340)
+"""What the pictures fit into, in pixels."""
+LARGE_WORDS, SMALL_WORDS = 17, 22
+LARGE_BYTES, SMALL_BYTES = 32_000, 9_000
+"""The most that a picture may take; it is encoded worse, and then smaller, until it does."""
+
+MOST_LETTERS = 300
+"""Of a name or an error; longer ones are shortened in the middle."""
+MOST_FACES = 12
+"""Faces whose figures are told one by one."""
+
+_QUALITIES = (80, 65, 50, 35, 20)
+_THREADS = 4
+
+
+class Encoded(NamedTuple):
+    """A picture as a page takes it: a data URI, and the size in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of the gallery.
+
+    Attributes:
+        row: its label row.
+        name: the last part of the uri.
+        uri: where the image is; of a long one the ends.
+        error: what is wrong with it, or why it could not be shown; empty where nothing is.
+        band: of the main face's age; empty without a face.
+        small: picture with the faces and labels drawn on; None where there is no picture.
+        large: the same, larger.
+    """
+
+    row: Mapping[str, Any]
+    name: str
+    uri: str
+    error: str
+    band: str
+    small: Encoded | None
+    large: Encoded | None
+
+    @property
+    def faces(self) -> Sequence[Mapping[str, Any]]:
+        """The faces whose figures are told."""
+        return self.row["faces"][:MOST_FACES]
+
+
+def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
+    """Read single label rows.
+
+    Args:
+        output: that the places are in.
+        places: of a sample.
+
+    Returns:
+        The rows of `lib.schema`, without the distribution of ages, by age; those without one last.
+    """
+    columns = label_schema().names
+    by_file = sorted(places, key=lambda place: (place.file.path, place.row))
+    rows: list[dict[str, Any]] = []
+    for file, group in groupby(by_file, key=lambda place: place.file):
+        with output.open(file) as parquet:
+            wanted = pa.array([place.row for place in group])
+            rows += parquet.read(columns).take(wanted).to_pylist()
+    return sorted(rows, key=lambda r: (r["age"] is None, r["age"] or 0, r["status"], r["id"]))
+
+
+def gallery(rows: Sequence[Mapping[str, Any]], limits: Limits) -> list[Item]:
+    """Fetch and draw the pictures of label rows, several at a time.
+
+    Args:
+        rows: as `rows_at` gives them.
+        limits: what is not decoded.
+    """
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(lambda row: _item(row, limits), rows))
+
+
+def write_annotated(
+    rows: Sequence[Mapping[str, Any]], limits: Limits, fit: int, folder: Path
+) -> int:
+    """Write pictures with their labels drawn on as `ID.jpg`, several at a time.
+
+    Args:
+        rows: as `rows_at` gives them.
+        limits: what is not decoded.
+        fit: the longer side of a picture in pixels, at most.
+        folder: is made if need be.
+
+    Returns:
+        How many there are; an image that cannot be had any more has none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(row: Mapping[str, Any]) -> bool:
+        try:
+            picture = _picture(row, limits, fit)
+        except (FetchError, ImageError):
+            return False
+        words = max(12, fit // 60)
+        annotate(picture, row["faces"], (fit, fit), words).save(
+            folder / f"{row['id']:08}.jpg", quality=88
+        )
+        return True
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return sum(threads.map(write, rows))
+
+
+def encode(image: Image.Image, most_bytes: int) -> Encoded:
+    """Encode as WebP of at most so many bytes."""
+    while True:
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=quality, method=3)
+            if buffer.tell() <= most_bytes:
+                data = base64.b64encode(buffer.getvalue()).decode()
+                return Encoded(f"data:image/webp;base64,{data}", *image.size)
+        image = image.reduce(2)
+
+
+def shorten(text: str, most: int = MOST_LETTERS) -> str:
+    """The text, or its beginning and its end where it is long."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def _item(row: Mapping[str, Any], limits: Limits) -> Item:
+    error, small, large = row["error"] or "", None, None
+    if row["status"] in (OK, NO_FACE):
+        try:
+            picture = _picture(row, limits, max(LARGE))
+        except (FetchError, ImageError) as problem:
+            error = f"it was labelled, but cannot be shown now: {problem}"
+        else:
+            small = encode(annotate(picture, row["faces"], SMALL, SMALL_WORDS), SMALL_BYTES)
+            large = encode(annotate(picture, row["faces"], LARGE, LARGE_WORDS), LARGE_BYTES)
+    return Item(
+        row=row,
+        name=shorten(PurePosixPath(row["uri"]).name, 80),
+        uri=shorten(row["uri"]),
+        error=shorten(error),
+        band="" if row["age"] is None else age_band(np.array([row["age"]]))[0],
+        small=small,
+        large=large,
+    )
+
+
+def _picture(row: Mapping[str, Any], limits: Limits, side: int) -> Picture:
+    return decode(fetch(row["uri"], limits.max_bytes), limits, at_least=side)

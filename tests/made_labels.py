@@ -1,0 +1,94 @@
+"""Outputs of a labelling that never ran: any rows for any images, laid out as jobs/score.py does."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib.archive import Archive, local_path, write_manifest
+from lib.run_record import claim
+from lib.schema import label_schema
+
+CARD = {
+    "training": {"data": "made faces", "faces": {"train": 7}},
+    "metrics": {"test": {"age": {"mae": 4.8189, "interval_coverage": 0.827}}},
+}
+
+
+def face(
+    age: float = 48.2,
+    gender: str = "male",
+    gender_score: float = 0.98,
+    box: tuple[int, int, int, int] = (10, 10, 20, 20),
+    age_std: float = 6.1,
+    face_score: float | None = 0.99,
+) -> dict[str, Any]:
+    """What a label row says of a face."""
+    return {
+        "age": age,
+        "age_std": age_std,
+        "age_low": age - 8,
+        "age_high": age + 8,
+        "gender": gender,
+        "gender_score": gender_score,
+        "box": dict(zip(("x", "y", "width", "height"), box, strict=True)),
+        "face_score": face_score,
+    }
+
+
+def row(
+    id_: int,
+    uri: str,
+    faces: Sequence[Mapping[str, Any]] = (),
+    status: str | None = None,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """A label row; of an image of 64 × 48 pixels unless it is an error."""
+    size = {} if error else {"width": 64, "height": 48}
+    main = faces[0] if faces else {}
+    return {
+        **dict.fromkeys(label_schema().names),
+        "id": id_,
+        "uri": uri,
+        "status": status or ("ok" if faces else "no_face"),
+        "error": error,
+        "face_count": len(faces),
+        "faces": list(faces),
+        "model": "tiny@1",
+        **size,
+        **main,
+    }
+
+
+def make_output(
+    folder: Path, images: Path, labels: Mapping[str, Mapping[str, Any]], files: int = 1
+) -> Path:
+    """List the images and give each a row.
+
+    Args:
+        folder: of the output.
+        images: folder of the images.
+        labels: by the path of the image within `images`: faces, status and error of its `row`.
+        files: of label rows.
+    """
+    fingerprint = {"images": [str(images)], "limit": None, "model": "tiny@1", "detector": "mtcnn"}
+    claim(folder, fingerprint, {"model": CARD})
+    write_manifest(Archive([str(images)]), str(folder / "manifest"))
+    manifest = pq.read_table(folder / "manifest").to_pylist()
+    rows = []
+    for entry in manifest:
+        path = local_path(entry["uri"]).relative_to(images)
+        if str(path) in labels:
+            rows.append(row(entry["id"], entry["uri"], **labels[str(path)]))
+    write_rows(folder, rows, files)
+    return folder
+
+
+def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]], files: int = 1) -> None:
+    """Write label files."""
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        table = pa.Table.from_pylist(list(rows[number::files]), schema=label_schema())
+        pq.write_table(table, folder / "labels" / f"part{number:06}-0.parquet")
