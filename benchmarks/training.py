@@ -13,13 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
 
 import tyro
 
+from lib.models.backbones import BACKBONES
 from lib.training.recipe import Backbone
 
 CORES = len(os.sched_getaffinity(0))
@@ -33,14 +34,14 @@ class Options:
     Attributes:
         data: Folder faces/ of jobs.prepare.
         backbone: The trunk.
-        size: Side of the crops in pixels.
+        size: Side of the crops in pixels; default: of the backbone.
         batch_size: Faces of a step on each worker.
         use_gpu: One worker on a GPU against `fit` on it, instead.
     """
 
     data: Path
     backbone: Backbone = "compact"
-    size: int = 64
+    size: int | None = None
     batch_size: int = 96
     use_gpu: bool = False
 
@@ -48,6 +49,7 @@ class Options:
 def main() -> None:
     """Run all and print a table."""
     options = tyro.cli(Options)
+    options = replace(options, size=options.size or BACKBONES[options.backbone].size)
     rates = {}
     if not options.use_gpu:
         rates["1 worker, 1 core"] = run_job(options, workers=1, cpus=0.9)
@@ -104,6 +106,7 @@ def fit(options: Options, answer: "Queue[tuple[int, float]]") -> None:
     from lib.training.networks import build_networks
 
     runtime.configure(CORES)
+    assert options.size is not None
     networks = build_networks(options.backbone, options.size)
     inputs = keras.Input((options.size, options.size, 3), dtype="uint8")
     pixels = networks.pixels
