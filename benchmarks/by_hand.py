@@ -111,10 +111,10 @@ def main() -> None:
         script = (
             f"from benchmarks.by_hand import by_hand; by_hand({str(images)!r}, {str(theirs)!r})"
         )
-        by_script = measure(sys.executable, "-c", script)
         by_job = measure(
             sys.executable, "-m", "jobs.score", "--images", str(images), "--output", str(ours)
         )
+        by_script = measure(sys.executable, "-c", script)
         faces = pq.read_table(theirs, columns=["faces"])["faces"].to_numpy()
         labelled = pq.read_table(ours / "labels", columns=["face_count"])["face_count"].to_numpy()
     for name, cost, counts in (("script", by_script, faces), ("job", by_job, labelled)):
@@ -145,17 +145,19 @@ class Cost(NamedTuple):
 
 
 def measure(*command: str) -> Cost:
-    """Run a command, whose messages are dropped."""
+    """Run a command, whose messages are shown if it fails."""
     started = time.monotonic()
     cpu: dict[psutil.Process, float] = {}
-    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            for one in [process, *process.children(recursive=True)]:
-                with suppress(psutil.Error):  # gone meanwhile
-                    cpu[one] = sum(one.cpu_times()[:2])
-            time.sleep(0.5)
-    if process.returncode:
-        sys.exit(f"error: {' '.join(command[:3])} ended with {process.returncode}")
+    with tempfile.TemporaryFile("w+") as log:
+        with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as process:
+            while process.poll() is None:
+                for one in [process, *process.children(recursive=True)]:
+                    with suppress(psutil.Error):  # gone meanwhile
+                        cpu[one] = sum(one.cpu_times()[:2])
+                time.sleep(0.5)
+        log.seek(0)
+        if process.returncode:
+            sys.exit(f"error: {' '.join(command[:3])}: {log.read()[-2000:]}")
     return Cost(time.monotonic() - started, sum(cpu.values()))
 
 

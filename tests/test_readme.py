@@ -46,6 +46,7 @@ def in_shell(folder: Path, text: str) -> str:
     return text.replace("/data/", f"{folder}/data/").replace("out/demo", f"{folder}/data/labels")
 
 
+@pytest.mark.timeout(600)
 def test_every_block_of_commands_works(head: RayHead, shell: Path) -> None:
     commands = blocks()
     assert len(commands) >= 5
@@ -59,7 +60,7 @@ def test_every_block_of_commands_works(head: RayHead, shell: Path) -> None:
         "PATH": f"{shell / 'programs'}{os.pathsep}{os.environ['PATH']}",
     }
     done = subprocess.run(
-        ["bash", "-c", script], cwd=PROJECT, env=environment, timeout=250,
+        ["bash", "-c", script], cwd=PROJECT, env=environment, timeout=500,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
