@@ -181,7 +181,7 @@ class Filled:
         """Build, fill and write it."""
         network = self.build()
         for variable, values in zip(network.weights, self.file.read(self.layers), strict=True):
-            variable.assign(values)
+            variable.assign(values.reshape(variable.shape))
         network.save(filepath)
 
 
