@@ -55,7 +55,7 @@ def faces() -> NDArray[np.uint8]:
 
 
 def deepface_inputs(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return crops[..., ::-1].astype(np.float32) / 255
+    return (crops[..., ::-1] / np.float32(255)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -231,9 +231,9 @@ def step_by_step(
     middle = (part.shape[1] // 2, part.shape[0] // 2)
     rotation = cv2.getRotationMatrix2D(middle, angle, 1.0)
     part = cv2.warpAffine(part, rotation, part.shape[1::-1], flags=cv2.INTER_CUBIC)
-    face = part[h // 2 : h // 2 + h, w // 2 : w // 2 + w] / 255
+    upright = part[h // 2 : h // 2 + h, w // 2 : w // 2 + w] / 255
     factor = min(224 / h, 224 / w)
-    face = np.float64(cv2.resize(face, (int(w * factor), int(h * factor))))
+    face = cv2.resize(upright, (int(w * factor), int(h * factor)))
     rows, columns = 224 - face.shape[0], 224 - face.shape[1]
     before = (rows // 2, columns // 2)
     after = (rows - before[0], columns - before[1])
