@@ -97,7 +97,7 @@ def make_bundle(folder: Path) -> Path:
     from jobs import import_weights
     from tests.vgg_face_files import write_random
 
-    inputs = faces(4)[..., ::-1].astype(np.float32) / 255
+    inputs = (faces(4)[..., ::-1] / np.float32(255)).astype(np.float32)
     files = write_random(folder, inputs, [("age", 101), ("gender", 2)])
     options = [text for task, file in files.items() for text in (f"--{task}", str(file))]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -160,10 +160,12 @@ def compare(folder: Path, options: Options) -> tuple[Cost, Cost]:
     together, separate = in_turns(
         [lambda: both(crops), lambda: (age(crops), gender(crops))], options.rounds
     )
-    return (
-        Cost(*(seconds / len(crops) for seconds in together)),
-        Cost(*(seconds / len(crops) for seconds in separate)),
-    )
+    return of_each(together, len(crops)), of_each(separate, len(crops))
+
+
+def of_each(seconds: tuple[float, float], count: int) -> Cost:
+    """What one of several faces took."""
+    return Cost(seconds[0] / count, seconds[1] / count)
 
 
 def in_turns(runs: list[Callable[[], object]], rounds: int) -> list[tuple[float, float]]:

@@ -32,7 +32,9 @@ def load_network(file: Path) -> keras.Model:
     try:
         with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
             if archive.getinfo(WEIGHTS).compress_type != zipfile.ZIP_STORED:
-                raise UserError(f"cannot load the network {str(file)!r}: its weights are compressed")
+                raise UserError(
+                    f"cannot load the network {str(file)!r}: its weights are compressed"
+                )
             config = json.loads(archive.read("config.json")) | {"compile_config": None}
             return _built(config, Path(archive.extract(WEIGHTS, folder)))
     except UserError:
@@ -76,7 +78,7 @@ def _starting_with(groups: Mapping[str, h5py.Group], config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     zeros = {"module": "keras.initializers", "class_name": "Zeros", "config": {}}
-    changed = {
+    changed: dict[str, Any] = {
         key: zeros if key.endswith("_initializer") else _starting_with(groups, value)
         for key, value in config.items()
     }

@@ -237,7 +237,9 @@ def step_by_step(
     rows, columns = 224 - face.shape[0], 224 - face.shape[1]
     before = (rows // 2, columns // 2)
     after = (rows - before[0], columns - before[1])
-    return 255 * np.pad(face, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
+    return 255.0 * np.pad(
+        np.asarray(face, np.float64), ((before[0], after[0]), (before[1], after[1]), (0, 0))
+    )
 
 
 @pytest.mark.parametrize(
