@@ -3,6 +3,7 @@
 `python -m jobs.import_weights --help`
 """
 
+import gc
 import hashlib
 import logging
 import sys
@@ -183,6 +184,8 @@ class Filled:
         for variable, values in zip(network.weights, self.file.read(self.layers), strict=True):
             variable.assign(values.reshape(variable.shape))
         network.save(filepath)
+        del network
+        gc.collect()  # layers and tensors know each other: nothing else frees them
 
 
 def source(file: WeightFile) -> dict[str, Any]:
