@@ -110,7 +110,8 @@ def fit(options: Options, answer: "Queue[tuple[int, float]]") -> None:
     networks = build_networks(options.backbone, options.size)
     inputs = keras.Input((options.size, options.size, 3), dtype="uint8")
     pixels = networks.pixels
-    x = keras.layers.Rescaling(pixels.scale / pixels.std, -pixels.mean / pixels.std)(inputs)
+    offset = (-np.asarray(pixels.mean) / pixels.std).tolist()
+    x = keras.layers.Rescaling(pixels.scale / pixels.std, offset)(inputs)
     features = networks.trunk(x)
     model = keras.Model(inputs, [networks.age(features), networks.gender(features)])
     model.compile(

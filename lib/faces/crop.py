@@ -1,12 +1,13 @@
 """Faces found in a picture → square crops, as the model's card asks for them.
 
-Coordinates are continuous: pixel i of an axis covers i to i + 1. Every crop is a similarity (scale,
-turn, shift) of the picture; what lies outside the picture is black, as in the chips of UTKFace.
+Coordinates are continuous: pixel i of an axis covers i to i + 1. What lies outside the picture is black,
+as in the chips of UTKFace. By "box" and by "landmarks" a crop is a similarity (scale, turn, shift) of the
+picture, sampled with care; "stretched" and "eyes" do, to the pixel, what published models were fed with.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never, get_args
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from lib.faces.detections import Detections
 from lib.images import Picture
 
 Point = tuple[float, float]
+Align = Literal["box", "landmarks", "stretched", "eyes"]
 
 # Where ArcFace has the five landmarks in its crops of 112 x 112 (Deng et al. 2019).
 ARCFACE_TEMPLATE: tuple[Point, ...] = (
@@ -40,21 +42,27 @@ class CropSpec:
         align: "box": the square around the box's centre with the box's longer side, upright.
             "landmarks": turned, scaled and shifted so that the landmarks lie on the template, by
             least squares.
-        margin: For "box": share of the longer side that is added on each side.
+            "stretched": the box with its margin, whatever its shape, resized to the square.
+            "eyes": as the package `deepface` does it: turned by the line through the eyes, about the
+            box's centre; the box without margin, in whole pixels; scaled, without averaging, to fit
+            into the square, its sides truncated to whole pixels; and the rest black.
+        margin: For "box" and "stretched": share of the box's side, with "box" of the longer one,
+            that is added on each side.
         template: For "landmarks": x and y of the five landmarks, in the order of `Detections`, as
             shares of the crop's side.
     """
 
     size: int
-    align: Literal["box", "landmarks"]
+    align: Align
     margin: float = 0.0
     template: tuple[Point, ...] = ARCFACE_TEMPLATE
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"the size of a crop must be positive, not {self.size}")
-        if self.align not in ("box", "landmarks"):
-            raise ValueError(f'faces are aligned by "box" or "landmarks", not by {self.align!r}')
+        if self.align not in get_args(Align):
+            choices = ", ".join(get_args(Align))
+            raise ValueError(f"faces are aligned by one of {choices}, not by {self.align!r}")
         if self.margin <= -0.5:
             raise ValueError(f"a margin of {self.margin} leaves nothing of the box")
         if np.shape(self.template) != (5, 2):
@@ -90,32 +98,63 @@ def crop_faces(
         (n, size, size, 3) uint8.
     """
     crops = np.empty((len(detections), spec.size, spec.size, 3), np.uint8)
-    for index, transform in enumerate(_transforms(detections, spec)):
-        crops[index] = _cut(pixels, transform, spec.size)
+    match spec.align:
+        case "box" | "landmarks":
+            for index, transform in enumerate(_transforms(detections, spec)):
+                crops[index] = _cut(pixels, transform, spec.size)
+        case "stretched":
+            for index, box in enumerate(detections.boxes):
+                crops[index] = _with_margin(pixels, box, spec)
+        case "eyes":
+            for index, (box, landmarks) in enumerate(
+                zip(detections.boxes, detections.landmarks, strict=True)
+            ):
+                crops[index] = _fitted(_turned_by_eyes(pixels, box, landmarks), spec.size)
+        case _:
+            assert_never(spec.align)
     return crops
 
 
 def whole(pixels: NDArray[np.uint8], spec: CropSpec) -> NDArray[np.uint8]:
     """Take a picture (h, w, 3) that is a face crop already: resized to (size, size, 3)."""
-    shrinks = min(pixels.shape[:2]) > spec.size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _resized(pixels, (spec.size, spec.size), method)
+    if spec.align == "eyes":
+        return _fitted(pixels, spec.size)
+    return _stretched(pixels, spec.size, spec.size)
+
+
+def longer_side_needed_whole(spec: CropSpec) -> int | None:
+    """The longer side at which a picture that is taken whole must be decoded; None: at its full size."""
+    if spec.align == "eyes":
+        return None
+    return 2 * spec.size  # it shrinks by area: twice the size is kept for that
 
 
 def sampling(detections: Detections, spec: CropSpec) -> NDArray[np.float64]:
     """Pixels of the picture for one of the crop, along an axis, (n,); below 1 it is enlarged."""
-    return 1 / np.abs(_transforms(detections, spec)[:, 0])
+    match spec.align:
+        case "box" | "landmarks":
+            return 1 / np.abs(_transforms(detections, spec)[:, 0])
+        case "stretched":
+            sides = detections.boxes[:, 2:].min(axis=1, initial=np.inf)
+            return np.maximum(sides * (1 + 2 * spec.margin), 1) / spec.size
+        case "eyes":
+            return np.maximum(detections.boxes[:, 2:].max(axis=1, initial=1), 1) / spec.size
+        case _:
+            assert_never(spec.align)
 
 
 def longer_side_needed(picture: Picture, detections: Detections, spec: CropSpec) -> int:
     """The longer side at which an image must be decoded so that no crop has to be enlarged.
 
     It is what `decode` takes as `at_least`, and no more than the full size; a second decoding pays
-    where it is above the longer side of `picture.pixels`. 0 where there is no face.
+    where it is above the longer side of `picture.pixels`. 0 where there is no face. By "eyes" nothing
+    is averaged, so that any reduction changes the crop: it is the full size.
     """
     if not len(detections):
         return 0
     full = max(picture.width, picture.height)
+    if spec.align == "eyes":
+        return full
     return int(full / max(1, sampling(detections, spec).min() * picture.scale))
 
 
@@ -217,3 +256,68 @@ def _span(values: NDArray[np.float64], margin: int, multiple: int, limit: int) -
 
 def _resized(image: MatLike, size: tuple[int, int], method: int) -> NDArray[np.uint8]:
     return cv2.resize(image, size, interpolation=method).astype(np.uint8, copy=False)
+
+
+# Crops in whole pixels.
+
+
+def _with_margin(
+    pixels: NDArray[np.uint8], box: NDArray[np.float32], spec: CropSpec
+) -> NDArray[np.uint8]:
+    """The inside of a box (4,) with a share of its sides more on each side, resized to the crop.
+
+    Where it reaches beyond the picture, what is black ends at a whole pixel of the crop.
+    """
+    corner, extent = box[:2].astype(np.float64), np.maximum(box[2:].astype(np.float64), 1)
+    low = np.rint(corner - spec.margin * extent).astype(int)
+    high = np.rint(corner + (1 + spec.margin) * extent).astype(int)
+    ends = np.clip([low, high], 0, pixels.shape[1::-1])
+    (left, top), (right, bottom) = np.rint((ends - low) * spec.size / (high - low)).astype(int)
+    crop = np.zeros((spec.size, spec.size, 3), np.uint8)
+    if left < right and top < bottom:
+        inside = pixels[ends[0, 1] : ends[1, 1], ends[0, 0] : ends[1, 0]]
+        crop[top:bottom, left:right] = _stretched(inside, right - left, bottom - top)
+    return crop
+
+
+def _turned_by_eyes(
+    pixels: NDArray[np.uint8], box: NDArray[np.float32], landmarks: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """The box (4,) in whole pixels, from the picture turned so that the eyes are level.
+
+    Only what lies within half a box around the box is turned; the rest is black.
+    """
+    corner, extent = np.split(np.rint(box).astype(int), 2)
+    extent = np.maximum(extent, 1)
+    around = extent // 2
+    low, high = np.clip([corner - around, corner + extent + around], 0, pixels.shape[1::-1])
+    if (low >= high).any():
+        return np.zeros((extent[1], extent[0], 3), np.uint8)
+    region = pixels[low[1] : high[1], low[0] : high[0]]
+    left_eye, right_eye = np.rint(landmarks[:2])
+    angle = np.degrees(np.arctan2(*(right_eye - left_eye)[::-1]))
+    # From the region to the box: the centre is that of twice the box, in whole pixels.
+    centre = corner - around + (extent + 2 * around) // 2
+    turn = cv2.getRotationMatrix2D((centre - low).tolist(), float(angle), 1.0)
+    turn[:, 2] += low - corner
+    turned = cv2.warpAffine(region, turn, extent.tolist(), flags=cv2.INTER_CUBIC)
+    return turned.astype(np.uint8, copy=False)
+
+
+def _stretched(pixels: NDArray[np.uint8], columns: int, rows: int) -> NDArray[np.uint8]:
+    """Resized, averaging where both sides shrink."""
+    shrinks = pixels.shape[0] > rows and pixels.shape[1] > columns
+    return _resized(pixels, (columns, rows), cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _fitted(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The picture scaled to fit into the square and centred there, on black."""
+    height, width = pixels.shape[:2]
+    factor = min(size / height, size / width)
+    columns, rows = max(1, int(width * factor)), max(1, int(height * factor))
+    square = np.zeros((size, size, 3), np.uint8)
+    left, top = (size - columns) // 2, (size - rows) // 2
+    square[top : top + rows, left : left + columns] = _resized(
+        pixels, (columns, rows), cv2.INTER_LINEAR
+    )
+    return square

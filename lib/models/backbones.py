@@ -70,12 +70,11 @@ def _efficientnet_lite(size: int) -> "keras.Model":
 
 BACKBONES = {
     "compact": Spec(_compact, 80, Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3),
-    # `Pixels` knows one mean for all channels, where the original has 93.6, 104.8 and 129.2 of 255
-    # (BGR): published weights see colours that are shifted by up to 20.
     "vgg-face": Spec(
         _vgg_face,
         224,
-        Pixels(channels="bgr", scale=1.0, mean=109.2, std=1.0),
+        # What the published weights were trained with: the mean of the VGG-Face data set.
+        Pixels(channels="bgr", scale=1.0, mean=(93.5940, 104.7624, 129.1863), std=1.0),
         any_size=False,
         free=("fc6", "fc7"),  # as in the original recipe: all convolutions stay
         frozen_epochs=-1,

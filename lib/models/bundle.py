@@ -26,12 +26,28 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """How uint8 RGB crops become a network's input: `(channels(crop) * scale - mean) / std`."""
+    """How uint8 RGB crops become a network's input: `(channels(crop) * scale - mean) / std`.
 
-    channels: str = "rgb"
+    Attributes:
+        channels: "rgb" or "bgr", the order of the input.
+        scale: factor on the pixels.
+        mean: of all channels, or of each one in the order of the input.
+        std: of all channels.
+    """
+
+    channels: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
-    mean: float = 0.5
+    mean: float | tuple[float, float, float] = 0.5
     std: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.channels not in ("rgb", "bgr"):
+            raise ValueError(f'channels are in the order "rgb" or "bgr", not {self.channels!r}')
+        if not isinstance(self.mean, int | float):
+            # A card has a list of them, and what travels to workers must not change.
+            object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+            if len(self.mean) != 3:
+                raise ValueError(f"a mean is one number or three, not {self.mean}")
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,73 @@
-"""The trunk of VGG-Face: sixteen layers, up to the last one before the classes.
+"""VGG-Face: thirteen convolutions, a fully convolutional top, and the published networks of both.
 
-Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", BMVC 2015: configuration D of VGG. The names
-of the layers are those of the published Keras weights, by which the weights of a file are found.
+Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", BMVC 2015: configuration D of VGG. The
+convolutions are padded with zeros to keep their size, 2 x 2 maxima follow each stage, and the top is
+4096 outputs of all 7 x 7 places, 4096 of one place, then the classes.
+
+Of a crop of 224 pixels, a convolution over all 7 x 7 places is one product of matrices, and so it is
+built here, with the same weights in the same order. As a convolution, TensorFlow took 336 ms of two
+cores for 8 faces where the product takes 48, a sixth of the whole network's time for nothing.
 """
 
 import keras
 from keras import layers
 
-STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-"""Convolutions, and their width, of each stage."""
-FEATURES = 4096
+from lib.models.vgg_face_weights import FEATURES, SIZE, STAGES
+
+DROPOUT = 0.5
+
+
+def vgg_face(classes: int) -> keras.Model:
+    """The whole network: crops float (n, 224, 224, 3) → probabilities float32 (n, classes).
+
+    134,674,341 parameters with 101 classes, 145,002,878 with 2622.
+    """
+    inputs = keras.Input((SIZE, SIZE, 3), name="crops")
+    outputs = _top(_convolutions(inputs), classes)
+    return keras.Model(inputs, outputs, name=f"vgg-face-{classes}")
+
+
+def vgg_face_convolutions() -> keras.Model:
+    """The part that both published models share: crops float (n, 224, 224, 3) → (n, 7, 7, 512)."""
+    inputs = keras.Input((SIZE, SIZE, 3), name="crops")
+    return keras.Model(inputs, _convolutions(inputs), name="vgg-face-convolutions")
+
+
+def vgg_face_top(classes: int) -> keras.Model:
+    """What stands on the convolutions: float (n, 7, 7, 512) → probabilities float32 (n, classes)."""
+    grid = SIZE >> len(STAGES)
+    inputs = keras.Input((grid, grid, STAGES[-1][1]), name="convolved")
+    return keras.Model(inputs, _top(inputs, classes), name=f"vgg-face-top-{classes}")
 
 
 def vgg_face_trunk(size: int) -> keras.Model:
-    """Build the trunk: crops float (n, size, size, 3), BGR less the mean → features float (n, 4096).
+    """All but the classes, to train heads on: crops float (n, size, size, 3) → features float (n, 4096).
 
     Args:
         size: side of the crops in pixels; published weights are for 224.
     """
-    x = inputs = keras.Input((size, size, 3), name="crops")
+    inputs = keras.Input((size, size, 3), name="crops")
+    return keras.Model(inputs, _features(_convolutions(inputs)), name="vgg-face")
+
+
+def _convolutions(x: keras.KerasTensor) -> keras.KerasTensor:
     for stage, (convolutions, width) in enumerate(STAGES, start=1):
         for number in range(1, convolutions + 1):
             name = f"conv{stage}_{number}"
             x = layers.Conv2D(width, 3, padding="same", activation="relu", name=name)(x)
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
-    x = layers.Conv2D(FEATURES, int(x.shape[1]), activation="relu", name="fc6")(x)
-    x = layers.Dropout(0.5, name="dropout6")(x)
-    x = layers.Conv2D(FEATURES, 1, activation="relu", name="fc7")(x)
-    return keras.Model(inputs, layers.Flatten(name="features")(x), name="vgg-face")
+    return x
+
+
+def _features(x: keras.KerasTensor) -> keras.KerasTensor:
+    x = layers.Flatten(name="places")(x)
+    x = layers.Dense(FEATURES, activation="relu", name="fc6")(x)
+    x = layers.Dropout(DROPOUT, name="dropout6")(x)
+    return layers.Dense(FEATURES, activation="relu", name="fc7")(x)
+
+
+def _top(x: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    x = layers.Dropout(DROPOUT, name="dropout7")(_features(x))
+    x = layers.Dense(classes, name="predictions")(x)
+    # Softmax in float32 whatever the rest computes in: small probabilities decide the expectation.
+    return layers.Softmax(dtype="float32", name="probabilities")(x)

@@ -9,7 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lib.faces.crop import CropSpec, crop_faces, longer_side_needed, transfer, whole
+from lib.faces.crop import (
+    CropSpec,
+    crop_faces,
+    longer_side_needed,
+    longer_side_needed_whole,
+    transfer,
+    whole,
+)
 from lib.faces.detections import Detections, Detector
 from lib.faces.detector import DetectorSpec
 from lib.images import ImageError, Limits, Picture, decode
@@ -95,8 +102,7 @@ class FindFaces:
         """The picture, no larger than needed at first; or the row of one that cannot be had."""
         if image["data"] is None:
             return _no_picture(image["status"], image["error"])
-        # A crop that is taken whole shrinks by area: twice its size is kept for that.
-        needed = self._detector.canvas if self._detector else 2 * self.crop.size
+        needed = self._detector.canvas if self._detector else longer_side_needed_whole(self.crop)
         try:
             return decode(image["data"], self.limits, at_least=needed)
         except ImageError as error:

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from lib.faces.crop import (
     CropSpec,
     crop_faces,
     longer_side_needed,
+    longer_side_needed_whole,
     sampling,
     transfer,
     whole,
@@ -20,6 +22,8 @@ from tests import nasty
 
 BOX = CropSpec(size=64, align="box")
 LANDMARKS = CropSpec(size=112, align="landmarks")
+EYES = CropSpec(size=224, align="eyes")
+STRETCHED = CropSpec(size=224, align="stretched", margin=0.4)
 SPOTS = np.array(ARCFACE_TEMPLATE)
 
 
@@ -161,7 +165,7 @@ def test_no_face_no_crop() -> None:
     assert sampling(Detections.none(), BOX).shape == (0,)
 
 
-@pytest.mark.parametrize("spec", [BOX, LANDMARKS])
+@pytest.mark.parametrize("spec", [BOX, LANDMARKS, STRETCHED, EYES])
 @pytest.mark.parametrize("box", [(5, 5, 0, 0), (3, 3, 1e-3, 1e-3), (-9, -9, 5000, 4000)])
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 1), (1, 20_000), (64, 48)])
 def test_strange_faces_and_pictures_make_crops_all_the_same(
@@ -174,7 +178,7 @@ def test_strange_faces_and_pictures_make_crops_all_the_same(
         assert crops.shape == (1, spec.size, spec.size, 3)
 
 
-@pytest.mark.parametrize("spec", [LANDMARKS, replace(BOX, margin=0.4)])
+@pytest.mark.parametrize("spec", [LANDMARKS, replace(BOX, margin=0.4), STRETCHED, EYES])
 def test_a_spec_survives_json(spec: CropSpec) -> None:
     assert CropSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
@@ -211,3 +215,94 @@ def test_decoding_again_gives_the_pixels_that_a_crop_needs() -> None:
     np.testing.assert_allclose(large.boxes_to_full(moved.boxes), full_boxes, atol=1e-3)
     np.testing.assert_allclose(small.boxes_to_full(found.boxes), full_boxes, atol=1e-3)
     assert longer_side_needed(small, Detections.none(), BOX) == 0
+
+
+def step_by_step(
+    pixels: NDArray[np.uint8], box: tuple[int, ...], eyes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The way of `deepface`, in its steps: border, sub-picture, rotation, box, scaling, border."""
+    height, width = pixels.shape[:2]
+    x, y, w, h = box
+    bordered = np.zeros((3 * height, 3 * width, 3), np.uint8)
+    bordered[height : 2 * height, width : 2 * width] = pixels
+    left, top = width + x - w // 2, height + y - h // 2
+    part = bordered[top : top + h + 2 * (h // 2), left : left + w + 2 * (w // 2)]
+    angle = np.degrees(np.arctan2(*(eyes[1] - eyes[0])[::-1]))
+    middle = (part.shape[1] // 2, part.shape[0] // 2)
+    rotation = cv2.getRotationMatrix2D(middle, angle, 1.0)
+    part = cv2.warpAffine(part, rotation, part.shape[1::-1], flags=cv2.INTER_CUBIC)
+    upright = part[h // 2 : h // 2 + h, w // 2 : w // 2 + w] / 255
+    factor = min(224 / h, 224 / w)
+    face = cv2.resize(upright, (int(w * factor), int(h * factor)))
+    rows, columns = 224 - face.shape[0], 224 - face.shape[1]
+    before = (rows // 2, columns // 2)
+    after = (rows - before[0], columns - before[1])
+    return 255.0 * np.pad(
+        np.asarray(face, np.float64), ((before[0], after[0]), (before[1], after[1]), (0, 0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "eyes"),
+    [
+        ((120, 90, 201, 263), ((165, 190), (262, 209))),
+        ((300, 200, 480, 333), ((420, 350), (650, 280))),
+        ((40, 60, 50, 61), ((50, 80), (75, 80))),
+        ((-30, -20, 120, 150), ((5, 40), (60, 33))),
+        ((600, 400, 99, 180), ((690, 470), (620, 480))),
+    ],
+)
+def test_by_the_eyes_it_is_as_published_step_by_step(
+    box: tuple[int, ...], eyes: tuple[tuple[int, int], ...]
+) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (110, 150, 3), np.uint8).repeat(5, axis=0).repeat(5, axis=1)
+    landmarks = np.zeros((1, 5, 2))
+    landmarks[0, :2] = eyes
+
+    (crop,) = crop_faces(pixels, faces(box, landmarks=landmarks), EYES)
+
+    expected = step_by_step(pixels, box, np.array(eyes, np.float64))
+    assert np.abs(crop - expected).max() < 2  # grey levels: it scales whole numbers
+    assert np.abs(crop - expected).mean() < 0.5
+
+
+def test_by_the_eyes_a_whole_picture_is_fitted_with_truncated_sides() -> None:
+    crop = whole(np.full((301, 150, 3), 255, np.uint8), EYES)
+
+    rows, columns = np.nonzero(crop[:, :, 0])
+    assert (rows.min(), rows.max()) == (0, int(301 * (224 / 301)) - 1)
+    assert columns.max() - columns.min() + 1 == int(150 * (224 / 301)) == 111
+    assert columns.min() == (224 - 111) // 2
+
+
+@pytest.mark.parametrize("box", [(300, 200, 150, 100), (300, 200, 37, 60), (-30, 500, 200, 180)])
+def test_stretched_takes_the_box_with_its_margin_whatever_its_shape(box: tuple[int, ...]) -> None:
+    at = np.arange(700, dtype=np.float64) + 0.5
+    pixels = np.zeros((700, 700, 3), np.uint8)
+    pixels[:, :, 0] = 1 + np.round(at[None] / 3)
+    pixels[:, :, 1] = 1 + np.round(at[:, None] / 3)
+    x, y, width, height = box
+
+    (crop,) = crop_faces(pixels, faces(box), STRETCHED).astype(float)
+
+    shares = (np.arange(224) + 0.5) / 224 * 1.8 - 0.4
+    for channel, start, extent in ((0, x, width), (1, y, height)):
+        place = start + shares * extent
+        expected = np.where((place >= 0) & (place < 700), 1 + place / 3, 0)
+        line = crop[112, :, 0] if channel == 0 else crop[:, 112, 1]
+        inside = (place > 5) & (place < 695)
+        assert np.abs(line - expected)[inside].max() < 1.2
+        assert (line[(place < -5) | (place > 705)] == 0).all()
+    expected_step = min(width, height) * 1.8 / 224
+    assert sampling(faces(box), STRETCHED) == pytest.approx([expected_step])
+
+
+def test_by_the_eyes_a_crop_is_cut_from_the_full_size() -> None:
+    data = nasty.jpeg(nasty.quadrants(1200, 800))
+    small = decode(data, Limits(), at_least=150)
+    assert longer_side_needed(small, faces((5, 5, 100, 80)), EYES) == 1200
+    assert longer_side_needed(small, Detections.none(), EYES) == 0
+    assert longer_side_needed(small, faces((5, 5, 10, 8)), STRETCHED) == 1200
+    assert longer_side_needed_whole(EYES) is None
+    assert longer_side_needed_whole(STRETCHED) == 448

@@ -1,0 +1,198 @@
+"""Published VGG-Face weights → a bundle to score with, or a start for training.
+
+`python -m jobs.import_weights --help`
+"""
+
+import gc
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib import options as command_line
+from lib.datasets.labels import GENDERS
+from lib.errors import UserError
+from lib.models.bundle import CARD, Calibration, Network, write_bundle
+from lib.models.preprocessing import PREPROCESSINGS, Name
+from lib.models.vgg_face_weights import (
+    CLASSES,
+    IDENTITIES,
+    SIZE,
+    Layer,
+    WeightFile,
+    convolutions,
+    equal,
+    top,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger("import_weights")
+
+PROGRAM = "python -m jobs.import_weights"
+INTERRUPTED = 130
+START = "trunk.keras"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Turn published VGG-Face weights into a bundle to score with, or into a start for training.
+
+    Attributes:
+        output: Folder for the bundle, or for the trunk to train.
+        age: age_model_weights.h5 of the DeepFace model releases.
+        gender: gender_model_weights.h5 of the same; it goes with --age.
+        trunk: vgg_face_weights.h5 of the same, in place of both: a start for jobs.train.
+        preprocessing: How faces reach the models. deepface: as the package of that name does it;
+            training: with the margin of the pictures that the models were trained on.
+        name: Of the model, in every label row.
+    """
+
+    output: Path
+    age: Path | None = None
+    gender: Path | None = None
+    trunk: Path | None = None
+    preprocessing: Name = "deepface"
+    name: str = "vgg-face"
+
+    def check(self) -> None:
+        """Refuse options that do not fit together, and an output that is taken.
+
+        Raises:
+            UserError: names the option and the value.
+        """
+        if self.trunk is not None and (self.age is not None or self.gender is not None):
+            raise UserError(
+                "--trunk makes a start for training, --age and --gender a bundle: not both"
+            )
+        if self.trunk is None and (self.age is None or self.gender is None):
+            raise UserError(
+                "give --age and --gender for a bundle, or --trunk for a start of training"
+            )
+        taken = self.output / (CARD if self.trunk is None else START)
+        if taken.exists():
+            raise UserError(f"{str(taken)!r} is there already; give another --output")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the options and the files, then write what was asked for."""
+    options = command_line.parse(Options, arguments, PROGRAM)
+    options.check()
+    try:
+        if options.trunk is not None:
+            write_start(WeightFile(options.trunk, IDENTITIES), options.output)
+        else:
+            assert options.age is not None
+            assert options.gender is not None
+            age = WeightFile(options.age, CLASSES["age"])
+            gender = WeightFile(options.gender, CLASSES["gender"])
+            write_models(age, gender, options)
+    except KeyboardInterrupt:
+        log.info("stopped; the output is not complete: give the same command again")
+        return INTERRUPTED
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --output {str(options.output)!r}: {error.strerror or error}"
+        ) from None
+    return 0
+
+
+def write_models(age: WeightFile, gender: WeightFile, options: Options) -> None:
+    """Write the bundle: with one trunk where the convolutions are equal, else with two networks."""
+    shared = equal(age, gender, convolutions())
+    log.info(
+        "the convolutions of both files are %s",
+        "equal: stored and computed once" if shared else "different: two whole networks",
+    )
+    files = {"age": age, "gender": gender}
+    preprocessing = PREPROCESSINGS[options.preprocessing]
+    write_bundle(
+        options.output,
+        name=options.name,
+        networks=on_one_trunk(files) if shared else apart(files),
+        crop=preprocessing.crop,
+        pixels=preprocessing.pixels,
+        gender_labels=GENDERS,  # the files say Woman, Man, in this order
+        calibration=Calibration(),
+        facts={
+            "preprocessing": options.preprocessing,
+            "sources": {task: source(file) for task, file in files.items()},
+            "calibrated": False,
+        },
+    )
+    sys.stdout.write(f"bundle: {options.output}\n")
+
+
+def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
+    """The convolutions once, and a top for each task."""
+    from lib.models.vgg_face import vgg_face_convolutions, vgg_face_top
+
+    tops: dict[str, Network] = {
+        task: Filled(partial(vgg_face_top, CLASSES[task]), file, top(CLASSES[task]))
+        for task, file in files.items()
+    }
+    return {"trunk": Filled(vgg_face_convolutions, files["age"], convolutions()), **tops}
+
+
+def apart(files: dict[str, WeightFile]) -> dict[str, Network]:
+    """A whole network for each task."""
+    from lib.models.vgg_face import vgg_face
+
+    return {
+        task: Filled(partial(vgg_face, classes), files[task], [*convolutions(), *top(classes)])
+        for task, classes in CLASSES.items()
+    }
+
+
+def write_start(file: WeightFile, output: Path) -> None:
+    """Write the trunk that `jobs.train --backbone vgg-face --weights` takes."""
+    from lib.models.vgg_face import vgg_face_trunk
+
+    *without_classes, _ = [*convolutions(), *top(IDENTITIES)]
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = output / f"unfinished-{START}"
+    Filled(partial(vgg_face_trunk, SIZE), file, without_classes).save(unfinished)
+    unfinished.rename(output / START)
+    sys.stdout.write(
+        f"trunk: {output / START}\n"
+        f"python -m jobs.train --backbone vgg-face --weights {output / START} …\n"
+    )
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A network that is built and filled when it is saved, so that one is in memory at a time.
+
+    Attributes:
+        build: makes the network, whose layers have weights in the order of `layers`.
+        file: whose weights it gets.
+        layers: which of them.
+    """
+
+    build: "Callable[[], keras.Model]"
+    file: WeightFile
+    layers: Sequence[Layer]
+
+    def save(self, filepath: Path) -> None:
+        """Build, fill and write it."""
+        network = self.build()
+        for variable, values in zip(network.weights, self.file.read(self.layers), strict=True):
+            variable.assign(values.reshape(variable.shape))
+        network.save(filepath)
+        del network
+        gc.collect()  # layers and tensors know each other: nothing else frees them
+
+
+def source(file: WeightFile) -> dict[str, Any]:
+    """Which file weights came from."""
+    with file.file.open("rb") as stream:
+        return {"file": file.file.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+if __name__ == "__main__":
+    command_line.run(main)

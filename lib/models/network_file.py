@@ -1,0 +1,118 @@
+"""A `.keras` file → its network, in little more memory than the weights take.
+
+Keras' own loading draws random weights first, holds the file in memory, and the largest array three
+times: 1.3 GB more than the 480 MB of one head of VGG-Face, which workers with two of them have not got.
+Here the large arrays are what a layer starts with, and nothing is copied.
+"""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lib.errors import UserError
+
+WEIGHTS = "model.weights.h5"
+_ALIGNMENT = 64
+
+
+def load_network(file: Path) -> keras.Model:
+    """Load a network, without its optimizer; nothing from the file is run.
+
+    Raises:
+        UserError: the file holds no network that Keras can make without running code from it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
+            if archive.getinfo(WEIGHTS).compress_type != zipfile.ZIP_STORED:
+                raise UserError(
+                    f"cannot load the network {str(file)!r}: its weights are compressed"
+                )
+            config = json.loads(archive.read("config.json")) | {"compile_config": None}
+            return _built(config, Path(archive.extract(WEIGHTS, folder)))
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot load the network {str(file)!r}: {reason}") from None
+
+
+def _built(config: dict[str, Any], weights: Path) -> keras.Model:
+    with h5py.File(weights) as h5:
+        groups = _groups(h5)
+        network = keras.saving.deserialize_keras_object(
+            _starting_with(groups, config), safe_mode=True
+        )
+        layers = [layer for layer in network.layers if layer.weights]
+        if all(layer.name in groups for layer in layers):
+            for layer in layers:
+                _fill(layer, groups[layer.name])
+            return network
+    network.load_weights(weights)  # networks inside networks
+    return network
+
+
+def _groups(h5: h5py.File) -> dict[str, h5py.Group]:
+    """Where the weights of each layer are, by the layer's name."""
+    groups = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        if path.endswith("/vars") and "name" in item.attrs:
+            groups[item.attrs["name"]] = item
+
+    h5.visititems(visit)
+    return groups
+
+
+def _starting_with(groups: Mapping[str, h5py.Group], config: Any) -> Any:
+    """The configuration with kernels of `Dense` layers from the file, and zeros for all other weights."""
+    if isinstance(config, list):
+        return [_starting_with(groups, value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    zeros = {"module": "keras.initializers", "class_name": "Zeros", "config": {}}
+    changed: dict[str, Any] = {
+        key: zeros if key.endswith("_initializer") else _starting_with(groups, value)
+        for key, value in config.items()
+    }
+    if changed.get("class_name") == "Dense" and changed["config"]["name"] in groups:
+        kernel = groups[changed["config"]["name"]]["0"]
+        changed["config"]["kernel_initializer"] = _initializer(kernel)
+    return changed
+
+
+def _initializer(values: h5py.Dataset) -> Callable[..., tf.Tensor]:
+    def read(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+        if tuple(shape) != values.shape:
+            raise ValueError(f"{values.name} is {values.shape}, not {tuple(shape)}")
+        return _tensor(values)
+
+    return read
+
+
+def _fill(layer: keras.Layer, group: h5py.Group) -> None:
+    if isinstance(layer, keras.layers.Dense):  # its kernel is there already
+        if layer.use_bias:
+            layer.bias.assign(group["1"][()])
+    else:
+        layer.load_own_variables({key: group[key][()] for key in group})
+
+
+def _tensor(values: h5py.Dataset) -> tf.Tensor:
+    """An array as a tensor that the variable made of it keeps, without a copy.
+
+    TensorFlow takes memory over that starts at a multiple of 64 bytes.
+    """
+    size = values.size * values.dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    array = memory[start : start + size].view(values.dtype).reshape(values.shape)
+    values.read_direct(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
