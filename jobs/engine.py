@@ -36,6 +36,8 @@ def cluster() -> Iterator[dict[str, float]]:
     # Files are written about once a second, which is when Ray ends a worker that had nothing to do; a
     # new one for every file took an eighth of two cores.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    # A worker without a GPU would see all of them, and take memory of each.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # In a submitted job the address is set, and everything else is the cluster's to say.
     own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     with _native_errors_to_logs_only():
@@ -100,9 +102,14 @@ class _NothingToDrop(CheckpointManager):
         return None, 0
 
 
-def pool(actors: int) -> ray.data.ActorPoolStrategy:
-    """A pool of that many workers, each with few enough batches waiting that none idles at the end."""
-    return ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
+def pool(least: int, most: int) -> ray.data.ActorPoolStrategy:
+    """A pool of workers that grows while it has more to do than it can, and there is room.
+
+    Each has few enough batches waiting that none idles at the end.
+    """
+    return ray.data.ActorPoolStrategy(
+        min_size=least, max_size=most, max_tasks_in_flight_per_actor=2
+    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.models.bundle import Bundle, read_bundle
-from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Layout, Size, place
+from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Cluster, Growth, Layout, Size, place
 from lib.progress import Progress
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
@@ -53,6 +53,7 @@ class Options:
         faces: Workers that fetch, decode, detect and crop.
         age: Workers of the age model, or of both models with fused on GPUs.
         gender: Workers of the gender model.
+        grows_to: What the cluster's autoscaler may start, where it has one.
     """
 
     images: tuple[str, ...]
@@ -69,6 +70,7 @@ class Options:
     faces: Size = field(default_factory=Size)
     age: Size = field(default_factory=Size)
     gender: Size = field(default_factory=Size)
+    grows_to: Growth = field(default_factory=Growth)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -86,7 +88,13 @@ class Options:
             raise UserError(f"--max-error-rate must be in 0..1, not {self.max_error_rate}")
         for pool in ("faces", "age", "gender"):
             getattr(self, pool).check(f"--{pool}")
+        self.grows_to.check("--grows-to")
         self.detector_spec.check()
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """What is wanted of each pool."""
+        return {FACES: self.faces, AGE: self.age, GENDER: self.gender}
 
     @property
     def detector_spec(self) -> DetectorSpec:
@@ -172,9 +180,10 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
 def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine, pipeline
+    from jobs import engine, pipeline, rates
 
     output = options.output.resolve()
+    columns = ["id", "uri"]
     labelling = pipeline.Labelling(
         source=Fetch(options.max_image_bytes),
         detector=options.detector_spec,
@@ -186,13 +195,14 @@ def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) 
         pools = place(
             options.layout,
             bundle.trunk is not None,
-            resources.get("CPU", 0),
-            resources.get("GPU", 0),
-            {FACES: options.faces, AGE: options.age, GENDER: options.gender},
+            Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to),
+            options.sizes,
+            bundle.weight_bytes,
         )
+        pools = rates.sized(labelling, pools, options.sizes, remaining, columns)
         engine.commit_rows_in(output / "checkpoint")
         work_seconds = engine.WorkSeconds()
-        rows = pipeline.read_rows([remaining.resolve()], ["id", "uri"], count)
+        rows = pipeline.read_rows([remaining.resolve()], columns, count)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
         rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
         return work_seconds.total()

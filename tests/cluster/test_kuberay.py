@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from jobs import score, train
 from lib import options
+from lib.placement import Growth
 from tests.cluster.files import PROJECT, RAY_JOBS, load, pinned, tag
 
 Json = dict[str, Any]
@@ -169,7 +170,16 @@ def test_the_jobs_take_these_options() -> None:
     """The entrypoints' options parse and fit the cluster."""
     label, learn = (shlex.split(load(name)["spec"]["entrypoint"]) for name in RAY_JOBS)
     assert label[:3] == ["python", "-m", "jobs.score"]
-    options.parse(score.Options, label[3:], score.PROGRAM).check()
+    labelling = options.parse(score.Options, label[3:], score.PROGRAM)
+    labelling.check()
+    cpus = gpus = 0
+    for group in load(RAY_JOBS[0])["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        cpus += group["maxReplicas"] * int(container["resources"]["limits"]["cpu"])
+        gpus += group["maxReplicas"] * int(
+            container["resources"]["limits"].get("nvidia.com/gpu", 0)
+        )
+    assert labelling.grows_to == Growth(cpus, gpus)
     assert learn[:3] == ["python", "-m", "jobs.train"]
     told = options.parse(train.Options, learn[3:], train.PROGRAM)
     told.check()
