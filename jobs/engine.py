@@ -18,9 +18,11 @@ os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
 import pyarrow.fs
 import ray
 import ray.data
+import ray.util.metrics
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 
+from jobs.telemetry import STAGE_SECONDS
 from lib.errors import UserError
 
 
@@ -136,21 +138,32 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
 
 @ray.remote(num_cpus=0)
 class _WorkSeconds:
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
         self._seconds: Counter[str] = Counter()
+        self._metric = ray.util.metrics.Counter(
+            STAGE_SECONDS, "Seconds of work of all workers, by kind", tag_keys=("run", "stage")
+        )
+        self._metric.set_default_tags({"run": run})
 
     def add(self, seconds: dict[str, float]) -> None:
         self._seconds.update(seconds)
+        for stage, value in seconds.items():
+            if value > 0:
+                self._metric.inc(value, tags={"stage": stage})
 
     def total(self) -> dict[str, float]:
         return dict(self._seconds)
 
 
 class WorkSeconds:
-    """Seconds by kind of work, summed over all workers of a cluster."""
+    """Seconds by kind of work, summed over all workers of a cluster; a metric, too.
 
-    def __init__(self) -> None:
-        self._actor: Any = _WorkSeconds.remote()  # type: ignore[attr-defined]
+    Args:
+        run: id of the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._actor: Any = _WorkSeconds.remote(run)  # type: ignore[attr-defined]
 
     def __call__(self, seconds: dict[str, float]) -> None:
         """Add what one worker took for one batch; does not wait."""

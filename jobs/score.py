@@ -10,8 +10,9 @@ from typing import Annotated
 
 import tyro
 
+from jobs.telemetry import RunMetrics
+from lib import logs, run_record
 from lib import options as command_line
-from lib import run_record
 from lib.archive import Archive, ManifestSummary, read_summary, write_manifest
 from lib.commits import committed, roll_back, write_remaining
 from lib.errors import UserError
@@ -54,6 +55,7 @@ class Options:
         age: Workers of the age model, or of both models with fused on GPUs.
         gender: Workers of the gender model.
         grows_to: What the cluster's autoscaler may start, where it has one.
+        log_json: Log a JSON object a line, with the id of the run, for machines.
     """
 
     images: tuple[str, ...]
@@ -71,6 +73,7 @@ class Options:
     age: Size = field(default_factory=Size)
     gender: Size = field(default_factory=Size)
     grows_to: Growth = field(default_factory=Growth)
+    log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -121,12 +124,18 @@ class Options:
             "age_distribution": self.age_distribution,
         }
 
+    def run_id(self, bundle: Bundle) -> str:
+        """Names the run in logs and metrics."""
+        return run_record.run_id(self.output.absolute(), self.fingerprint(bundle))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
     bundle = read_bundle(options.model.resolve())
+    if options.log_json:
+        logs.as_json(options.run_id(bundle))
     archive = Archive(options.images, options.limit)
     run_record.claim(options.output, options.fingerprint(bundle), {"model": dict(bundle.card)})
     try:
@@ -159,7 +168,8 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
     started = time.monotonic()
     work_seconds: dict[str, float] = {}
     if count:
-        with Progress(manifest.images, counts.update):
+        run = options.run_id(bundle)
+        with Progress(manifest.images, counts.update, tell=RunMetrics(run, manifest.images)):
             work_seconds = run_pipeline(options, bundle, remaining, count)
     else:
         log.info("all images have their row already; nothing to do")
@@ -201,7 +211,7 @@ def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) 
         )
         pools = rates.sized(labelling, pools, options.sizes, remaining, columns)
         engine.commit_rows_in(output / "checkpoint")
-        work_seconds = engine.WorkSeconds()
+        work_seconds = engine.WorkSeconds(options.run_id(bundle))
         rows = pipeline.read_rows([remaining.resolve()], columns, count)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
         rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
