@@ -40,7 +40,7 @@ def test_a_run_seen_from_outside(head: RayHead, tmp_path: Path) -> None:
         "--output", tmp_path / "out", "--model", model, "--detector", "none",
         "--faces.actors", 1, "--faces.cpus", 1,
     ) as job:  # fmt: skip
-        wait_until(lambda: all_seen() or job.process.poll() is not None, 120)
+        wait_until(lambda: all_seen() or job.process.poll() is not None, 250)
         assert seen.keys() == wanted, wanted - seen.keys()
         assert job.finish() == 0, job.output
     log = [json.loads(line) for line in job.output.splitlines() if line.startswith("{")]
