@@ -24,7 +24,7 @@ import tyro
 
 # Ray reads these on import: nobody else's cluster is met, and nobody meets this one.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-os.environ["RAY_raylet_start_wait_time_s"] = "120"
+os.environ |= {"RAY_raylet_start_wait_time_s": "120"}  # many processes, few cores
 
 # isort: split
 from ray.cluster_utils import Cluster

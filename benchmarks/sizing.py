@@ -68,8 +68,8 @@ class Size:
         node_gbit: what each machine without a GPU reads, in gigabits a second.
         gets_per_second: of all machines.
         files: of labels, before they are compacted.
-        driver_gb: memory for what is known of each image: a byte whether it is done, and, at the end, four
-            bytes for how many rows it has.
+        driver_gb: memory for what is known of each image: a byte whether it is done, and, at the end,
+            four bytes for how many rows it has.
     """
 
     images_per_second: float

@@ -16,6 +16,8 @@ from typing import Self
 
 import psutil
 
+from tests.hosts import Host
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -40,18 +42,24 @@ class RayHead:
                 found |= {process, *process.children(recursive=True)}
         return [process for process in found if command(process).startswith(name)]
 
-    def add(self, address: str, cpus: int, gpus: int = 0) -> "Machine":
-        """Start another node, with an address of its own on loopback, and logical GPUs."""
+    def add(self, host: Host, cpus: int, gpus: int = 0) -> "Machine":
+        """Start another node, with logical GPUs."""
         command = [
-            *("ray", "start", "--block", f"--address={self.environment['RAY_ADDRESS']}"),
-            *(f"--node-ip-address={address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
+            *(
+                *host.within,
+                "ray",
+                "start",
+                "--block",
+                f"--address={self.environment['RAY_ADDRESS']}",
+            ),
+            *(f"--node-ip-address={host.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
             *("--object-store-memory=150000000", "--disable-usage-stats"),
         ]
-        with Path(self.environment["RAY_TMPDIR"], f"{address}.log").open("wb") as output:
+        with Path(self.environment["RAY_TMPDIR"], f"{host.address}.log").open("wb") as output:
             process = subprocess.Popen(
                 command, env=self.environment, stdout=output, stderr=output, start_new_session=True
             )
-        return Machine(self, psutil.Process(process.pid))
+        return Machine(self, host, psutil.Process(process.pid))
 
     def workers(self) -> list[psutil.Process]:
         """The processes that run stages now."""
@@ -63,6 +71,7 @@ class Machine:
     """A node besides the head; `process` is the one that all of its processes descend from."""
 
     head: RayHead
+    host: Host
     process: psutil.Process
 
     def processes(self) -> list[psutil.Process]:
@@ -72,6 +81,11 @@ class Machine:
     def runs(self, name: str) -> bool:
         """Whether one of its processes has a command that starts with `name`."""
         return any(command(process).startswith(name) for process in self.processes())
+
+    def lose(self) -> None:
+        """Lose it, as if its cable was pulled; where it has none of its own, as if its power failed."""
+        if not self.host.unplug():
+            self.kill()
 
     def kill(self) -> None:
         """Lose it, as if its power failed."""
@@ -94,11 +108,12 @@ class Machine:
 
 
 @contextmanager
-def ray_head(cpus: int, **config: object) -> Iterator[RayHead]:
-    """Start a cluster on loopback, with a token and a folder of its own, so that it meets no other.
+def ray_head(cpus: int, address: str = "127.0.0.1", **config: object) -> Iterator[RayHead]:
+    """Start a cluster, with a token and a folder of its own, so that it meets no other.
 
     Args:
         cpus: logical CPUs.
+        address: of this machine; other nodes must reach it.
         config: settings of Ray's own.
     """
     port, dashboard_port, metrics_port = _free_port(), _free_port(), _free_port()
@@ -115,7 +130,7 @@ def ray_head(cpus: int, **config: object) -> Iterator[RayHead]:
         environment.pop("RAY_ADDRESS", None)
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
-            *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+            *(f"--node-ip-address={address}", f"--dashboard-port={dashboard_port}"),
             f"--dashboard-agent-listen-port={_free_port()}",
             f"--metrics-export-port={metrics_port}",
             *("--disable-usage-stats", f"--system-config={json.dumps(config)}"),
@@ -126,9 +141,9 @@ def ray_head(cpus: int, **config: object) -> Iterator[RayHead]:
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         running = RayHead(
-            {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
+            {**environment, "RAY_ADDRESS": f"{address}:{port}"},
             f"http://127.0.0.1:{dashboard_port}",
-            f"http://127.0.0.1:{metrics_port}/metrics",
+            f"http://{address}:{metrics_port}/metrics",
         )
         try:
             wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 60)

@@ -166,6 +166,18 @@ def test_secrets_by_reference_only(name: str) -> None:
             assert all("secretRef" in source for source in container["envFrom"])
 
 
+def growth(job: Json) -> Growth:
+    """CPUs and GPUs of all workers that there may be."""
+    cpus = gpus = 0
+    for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        cpus += group["maxReplicas"] * int(container["resources"]["limits"]["cpu"])
+        gpus += group["maxReplicas"] * int(
+            container["resources"]["limits"].get("nvidia.com/gpu", 0)
+        )
+    return Growth(cpus, gpus)
+
+
 def test_the_jobs_take_these_options() -> None:
     """The entrypoints' options parse and fit the cluster."""
     label, learn = (shlex.split(load(name)["spec"]["entrypoint"]) for name in RAY_JOBS)
@@ -183,6 +195,7 @@ def test_the_jobs_take_these_options() -> None:
     assert learn[:3] == ["python", "-m", "jobs.train"]
     told = options.parse(train.Options, learn[3:], train.PROGRAM)
     told.check()
+    assert told.grows_to == growth(load(RAY_JOBS[1]))
     (group,) = load(RAY_JOBS[1])["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
     assert told.workers == group["maxReplicas"]

@@ -26,6 +26,7 @@ from lib.stages.predict import Predict
 from lib.stages.stage import Chain
 from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
+from tests.hosts import Host, hosts
 from tests.jobs.test_train import BATCH as TRAIN_BATCH
 from tests.jobs.test_train import EPOCHS, STEPS, history, stop_after_the_last_epoch
 from tests.made_faces import make_faces
@@ -42,6 +43,7 @@ class Machines:
     head: RayHead
     cpu: list[Machine]
     gpu: list[Machine]
+    spare: list[Host]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,10 @@ def machines() -> Iterator[Machines]:
         "health_check_period_ms": 300,
         "health_check_failure_threshold": 4,
     }
-    with ray_head(cpus=0, **config) as head:
-        cpu = [head.add(f"127.0.0.{n}", cpus=1) for n in (2, 3)]
-        gpu = [head.add(f"127.0.0.{n}", cpus=1, gpus=1) for n in (4, 5)]
-        yield Machines(head, cpu, gpu)
+    with hosts(8) as (here, *others), ray_head(cpus=0, address=here.address, **config) as head:
+        cpu = [head.add(host, cpus=1) for host in others[:2]]
+        gpu = [head.add(host, cpus=1, gpus=1) for host in others[2:4]]
+        yield Machines(head, cpu, gpu, others[4:])
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +153,8 @@ def test_machines_are_lost_and_added_while_labelling(
         assert all(machine.runs("ray::MapWorker") for machine in machines.gpu)
         machines.cpu[0].kill()
         wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
-        machines.gpu[0].kill()
-        added = machines.head.add("127.0.0.6", cpus=1, gpus=1)
+        machines.gpu[0].lose()
+        added = machines.head.add(machines.spare.pop(), cpus=1, gpus=1)
         wait_until(lambda: rows(output) > IMAGES * 0.35, 60)
         machines.cpu[1].drain(seconds=2)
         time.sleep(2)
@@ -169,23 +171,34 @@ def test_machines_are_lost_and_added_while_labelling(
         np.testing.assert_allclose(found[column], undisturbed[column], atol=1e-3)
 
 
-def test_a_machine_is_lost_while_training(machines: Machines, tmp_path: Path) -> None:
-    """In the middle of an epoch: training goes on elsewhere, from the last checkpoint, by itself."""
+def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) -> None:
+    """In the middle of an epoch: training goes on elsewhere, then with fewer, always by itself."""
     faces = make_faces(tmp_path / "faces", train=TRAIN_BATCH * STEPS + 3, val=27)
     output = tmp_path / "run"
-    spare = [machines.head.add(f"127.0.0.{n}", cpus=1) for n in (7, 8, 9)]
+    # The other machines are too small for these workers.
+    large = [machines.head.add(machines.spare.pop(), cpus=2) for _ in range(3)]
+
+    def at_work() -> list[Machine]:
+        return [machine for machine in large if machine.runs("ray::RayTrainWorker")]
+
     with Job(
         machines.head.environment, tmp_path / "log", "jobs.train", "--data", faces,
-        "--output", output, "--workers", 2, "--cpus", 0.8, "--batch-size", TRAIN_BATCH // 2,
-        "--epochs", EPOCHS, "--size", 32, "--plain", "--dropout", 0, "--checkpoint-steps", 3,
-        "--pictures-after", EPOCHS,
+        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 2,
+        "--batch-size", TRAIN_BATCH // 2, "--epochs", EPOCHS, "--size", 32, "--plain",
+        "--dropout", 0, "--checkpoint-steps", 3, "--pictures-after", EPOCHS,
     ) as job:  # fmt: skip
-        wait_until(lambda: len(history(output)) >= 1, 150)
-        victim = next(m for m in (*spare, *machines.gpu) if m.runs("ray::RayTrainWorker"))
-        done = len(history(output))
-        victim.kill()
+        for left in (2, 1):
+            wait_for_an_epoch(output)
+            at_work()[0].kill()
+            assert len(history(output)) < EPOCHS
+            wait_for_an_epoch(output)
+            assert len(at_work()) == left
         stop_after_the_last_epoch(job, output)
     epochs = history(output)
-    assert done < EPOCHS
     assert [epoch["epoch"] for epoch in epochs] == list(range(1, EPOCHS + 1))
     assert [epoch["step"] for epoch in epochs] == [STEPS * n for n in range(1, EPOCHS + 1)]
+
+
+def wait_for_an_epoch(output: Path) -> None:
+    before = len(history(output))
+    wait_until(lambda: len(history(output)) > before, 150)
