@@ -21,6 +21,7 @@ import ray.data
 import ray.util.metrics
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import CheckpointManager
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.telemetry import STAGE_SECONDS
 from lib.errors import UserError
@@ -136,6 +137,12 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
         ) from error
 
 
+def beside_the_job() -> dict[str, Any]:
+    """Options of an actor that must live as long as the job: other machines may be lost."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
 @ray.remote(num_cpus=0)
 class _WorkSeconds:
     def __init__(self, run: str) -> None:
@@ -163,7 +170,8 @@ class WorkSeconds:
     """
 
     def __init__(self, run: str) -> None:
-        self._actor: Any = _WorkSeconds.remote(run)  # type: ignore[attr-defined]
+        actor: Any = _WorkSeconds
+        self._actor = actor.options(**beside_the_job()).remote(run)
 
     def __call__(self, seconds: dict[str, float]) -> None:
         """Add what one worker took for one batch; does not wait."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
+from jobs.engine import beside_the_job
 from lib.errors import UserError
 from lib.models.backbones import BACKBONES
 from lib.placement import Cluster
@@ -95,7 +96,8 @@ def run(
     Raises:
         UserError: a worker said why it cannot go on.
     """
-    journal = _Journal.remote()  # type: ignore[attr-defined]
+    actor: Any = _Journal
+    journal = actor.options(**beside_the_job()).remote()
     trainer = TensorflowTrainer(
         work,
         train_loop_config={"plan": plan, "journal": journal, "threads": max(1, round(cpus))},
