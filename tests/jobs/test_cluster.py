@@ -49,11 +49,13 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
-    # A machine that is gone is missed after about a second, and not after fifteen.
+    # A machine that has ended is missed after three seconds, one that is cut off after thirteen, and not
+    # after minutes; one that is only slow is given time.
     config = {
         "health_check_initial_delay_ms": 0,
         "health_check_period_ms": 300,
-        "health_check_failure_threshold": 4,
+        "health_check_timeout_ms": 1000,
+        "health_check_failure_threshold": 10,
     }
     with hosts(8) as (here, *others), ray_head(cpus=0, address=here.address, **config) as head:
         cpu = [head.add(host, cpus=1) for host in others[:2]]
