@@ -18,9 +18,12 @@ os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
 import pyarrow.fs
 import ray
 import ray.data
+import ray.util.metrics
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.checkpoint.checkpoint_filter import CheckpointManager
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.telemetry import STAGE_SECONDS
 from lib.errors import UserError
 
 
@@ -36,6 +39,8 @@ def cluster() -> Iterator[dict[str, float]]:
     # Files are written about once a second, which is when Ray ends a worker that had nothing to do; a
     # new one for every file took an eighth of two cores.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    # A worker without a GPU would see all of them, and take memory of each.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # In a submitted job the address is set, and everything else is the cluster's to say.
     own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     with _native_errors_to_logs_only():
@@ -100,9 +105,14 @@ class _NothingToDrop(CheckpointManager):
         return None, 0
 
 
-def pool(actors: int) -> ray.data.ActorPoolStrategy:
-    """A pool of that many workers, each with few enough batches waiting that none idles at the end."""
-    return ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
+def pool(least: int, most: int) -> ray.data.ActorPoolStrategy:
+    """A pool of workers that grows while it has more to do than it can, and there is room.
+
+    Each has few enough batches waiting that none idles at the end.
+    """
+    return ray.data.ActorPoolStrategy(
+        min_size=least, max_size=most, max_tasks_in_flight_per_actor=2
+    )
 
 
 @contextlib.contextmanager
@@ -127,23 +137,41 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
         ) from error
 
 
+def beside_the_job() -> dict[str, Any]:
+    """Options of an actor that must live as long as the job: other machines may be lost."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
 @ray.remote(num_cpus=0)
 class _WorkSeconds:
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
         self._seconds: Counter[str] = Counter()
+        self._metric = ray.util.metrics.Counter(
+            STAGE_SECONDS, "Seconds of work of all workers, by kind", tag_keys=("run", "stage")
+        )
+        self._metric.set_default_tags({"run": run})
 
     def add(self, seconds: dict[str, float]) -> None:
         self._seconds.update(seconds)
+        for stage, value in seconds.items():
+            if value > 0:
+                self._metric.inc(value, tags={"stage": stage})
 
     def total(self) -> dict[str, float]:
         return dict(self._seconds)
 
 
 class WorkSeconds:
-    """Seconds by kind of work, summed over all workers of a cluster."""
+    """Seconds by kind of work, summed over all workers of a cluster; a metric, too.
 
-    def __init__(self) -> None:
-        self._actor: Any = _WorkSeconds.remote()  # type: ignore[attr-defined]
+    Args:
+        run: id of the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        actor: Any = _WorkSeconds
+        self._actor = actor.options(**beside_the_job()).remote(run)
 
     def __call__(self, seconds: dict[str, float]) -> None:
         """Add what one worker took for one batch; does not wait."""

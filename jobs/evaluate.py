@@ -23,7 +23,7 @@ from lib.join import join
 from lib.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
 from lib.models.bundle import Bundle, read_bundle
 from lib.parquet_folder import parquet_files, read_columns
-from lib.placement import AGE, FACES, GENDER, Size, place
+from lib.placement import AGE, FACES, GENDER, Cluster, Size, place
 from lib.progress import Progress
 from lib.stages.label import model_id
 from lib.stages.unpack import Unpack
@@ -158,8 +158,7 @@ def run_pipeline(options: Options, bundle: Bundle, faces: LabelledFaces, count: 
         pools = place(
             "auto",
             bundle.trunk is not None,
-            resources.get("CPU", 0),
-            resources.get("GPU", 0),
+            Cluster(resources.get("CPU", 0), resources.get("GPU", 0)),
             {name: Size() for name in (FACES, AGE, GENDER)},
         )
         rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count)

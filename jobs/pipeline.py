@@ -103,7 +103,7 @@ def label(
             batch_size=BATCH,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=engine.pool(pool.actors),
+            compute=engine.pool(pool.least, pool.actors),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
         )

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import tyro
 
+from jobs.telemetry import RunMetrics
+from lib import logs, run_record
 from lib import options as command_line
-from lib import run_record
 from lib.archive import Archive, ManifestSummary, read_summary, write_manifest
 from lib.commits import committed, roll_back, write_remaining
 from lib.errors import UserError
@@ -19,7 +20,7 @@ from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.models.bundle import Bundle, read_bundle
-from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Layout, Size, place
+from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Cluster, Growth, Layout, Size, place
 from lib.progress import Progress
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
@@ -53,6 +54,8 @@ class Options:
         faces: Workers that fetch, decode, detect and crop.
         age: Workers of the age model, or of both models with fused on GPUs.
         gender: Workers of the gender model.
+        grows_to: What the cluster's autoscaler may start, where it has one.
+        log_json: Log a JSON object a line, with the id of the run, for machines.
     """
 
     images: tuple[str, ...]
@@ -69,6 +72,8 @@ class Options:
     faces: Size = field(default_factory=Size)
     age: Size = field(default_factory=Size)
     gender: Size = field(default_factory=Size)
+    grows_to: Growth = field(default_factory=Growth)
+    log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -86,7 +91,13 @@ class Options:
             raise UserError(f"--max-error-rate must be in 0..1, not {self.max_error_rate}")
         for pool in ("faces", "age", "gender"):
             getattr(self, pool).check(f"--{pool}")
+        self.grows_to.check("--grows-to")
         self.detector_spec.check()
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """What is wanted of each pool."""
+        return {FACES: self.faces, AGE: self.age, GENDER: self.gender}
 
     @property
     def detector_spec(self) -> DetectorSpec:
@@ -113,12 +124,18 @@ class Options:
             "age_distribution": self.age_distribution,
         }
 
+    def run_id(self, bundle: Bundle) -> str:
+        """Names the run in logs and metrics."""
+        return run_record.run_id(self.output.absolute(), self.fingerprint(bundle))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
     bundle = read_bundle(options.model.resolve())
+    if options.log_json:
+        logs.as_json(options.run_id(bundle))
     archive = Archive(options.images, options.limit)
     run_record.claim(options.output, options.fingerprint(bundle), {"model": dict(bundle.card)})
     try:
@@ -151,7 +168,8 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
     started = time.monotonic()
     work_seconds: dict[str, float] = {}
     if count:
-        with Progress(manifest.images, counts.update):
+        run = options.run_id(bundle)
+        with Progress(manifest.images, counts.update, tell=RunMetrics(run, manifest.images)):
             work_seconds = run_pipeline(options, bundle, remaining, count)
     else:
         log.info("all images have their row already; nothing to do")
@@ -172,9 +190,10 @@ def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) ->
 def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine, pipeline
+    from jobs import engine, pipeline, rates
 
     output = options.output.resolve()
+    columns = ["id", "uri"]
     labelling = pipeline.Labelling(
         source=Fetch(options.max_image_bytes),
         detector=options.detector_spec,
@@ -186,13 +205,14 @@ def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) 
         pools = place(
             options.layout,
             bundle.trunk is not None,
-            resources.get("CPU", 0),
-            resources.get("GPU", 0),
-            {FACES: options.faces, AGE: options.age, GENDER: options.gender},
+            Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to),
+            options.sizes,
+            bundle.weight_bytes,
         )
+        pools = rates.sized(labelling, pools, options.sizes, remaining, columns)
         engine.commit_rows_in(output / "checkpoint")
-        work_seconds = engine.WorkSeconds()
-        rows = pipeline.read_rows([remaining.resolve()], ["id", "uri"], count)
+        work_seconds = engine.WorkSeconds(options.run_id(bundle))
+        rows = pipeline.read_rows([remaining.resolve()], columns, count)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
         rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
         return work_seconds.total()

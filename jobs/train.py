@@ -20,6 +20,7 @@ from lib.errors import UserError
 from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
 from lib.models.bundle import CARD
+from lib.placement import Cluster, Growth
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
@@ -46,8 +47,11 @@ class Options:
         backbone: The trunk.
         weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
         workers: Processes that train together.
+        min_workers: Go on with as few as that while lost ones are not replaced, each of them with
+            more of the same batch; default: wait for all.
         use_gpu: A GPU for each worker.
         cpus: CPUs for each worker; default: all there are, evenly.
+        grows_to: What the cluster's autoscaler may start, where it has one.
         checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
         pictures_after: Draw the class separation after these epochs, and after the last one.
         keep: How many checkpoints to keep besides the best one.
@@ -60,8 +64,10 @@ class Options:
     backbone: Backbone = "compact"
     weights: Path | None = None
     workers: int = 1
+    min_workers: int | None = None
     use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     cpus: float | None = None
+    grows_to: Growth = field(default_factory=Growth)
     checkpoint_steps: int = 0
     pictures_after: tuple[int, ...] = (5, 100, 250)
     keep: int = 2
@@ -80,6 +86,8 @@ class Options:
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} must be at least {least}, not {getattr(self, name)}")
+        self.grows_to.check("--grows-to")
+        self._check_elastic()
         if self.cpus is not None and self.cpus <= 0:
             raise UserError(f"--cpus must be above 0, not {self.cpus}")
         if self.weights is not None and not self.weights.is_file():
@@ -87,6 +95,22 @@ class Options:
         self.recipe.check()
         if self.recipe.small_size and not BACKBONES[self.backbone].any_size:
             raise UserError(f"--small-size: {self.backbone} takes crops of one size only")
+
+    def _check_elastic(self) -> None:
+        if self.min_workers is None:
+            return
+        if not 1 <= self.min_workers <= self.workers:
+            raise UserError(
+                f"--min-workers must be in 1..{self.workers}, the --workers, not {self.min_workers}"
+            )
+        batch = self.recipe.batch_size * self.workers
+        for workers in range(self.min_workers, self.workers):
+            if batch % workers:
+                raise UserError(
+                    f"--min-workers {self.min_workers}: the {batch} faces of --workers {self.workers} "
+                    f"with --batch-size {self.recipe.batch_size} cannot be shared evenly by {workers}; "
+                    "change one of these"
+                )
 
     def fingerprint(self, labels: dict[Split, Labels]) -> dict[str, object]:
         """All that changes the model."""
@@ -141,16 +165,17 @@ def train(options: Options, output: Path) -> Path:
         # Ray Train imports TensorFlow here, too, which says much that is no news to anybody.
         from jobs import training
 
-        cpus = training.cpus_of_each(options.workers, options.cpus, options.use_gpu, resources)
+        grown = Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to)
+        cpus = training.cpus_of_each(options.workers, options.cpus, options.use_gpu, grown)
         with History(output, options.recipe.epochs) as history:
             return training.run(
                 plan=training.Plan(
                     options.data.resolve(), options.backbone,
                     options.weights and options.weights.resolve(), recipe_of(options),
-                    options.checkpoint_steps, options.pictures_after,
+                    options.checkpoint_steps, options.pictures_after, options.workers,
                 ),
                 output=output,
-                workers=options.workers,
+                least_workers=options.min_workers,
                 cpus=cpus,
                 use_gpu=options.use_gpu,
                 keep=options.keep,

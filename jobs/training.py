@@ -6,8 +6,7 @@ Importing this imports Ray, which takes seconds; jobs do so when their options h
 import os
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -20,8 +19,10 @@ from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
+from jobs.engine import beside_the_job
 from lib.errors import UserError
 from lib.models.backbones import BACKBONES
+from lib.placement import Cluster
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
 
@@ -44,6 +45,7 @@ class Plan:
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
         pictures_after: epochs after which class separation is drawn, besides the last one.
+        workers: processes that train together; while some are lost, the others share their part.
     """
 
     data: Path
@@ -52,26 +54,25 @@ class Plan:
     recipe: Recipe
     checkpoint_steps: int
     pictures_after: tuple[int, ...]
+    workers: int
 
 
-def cpus_of_each(
-    workers: int, wanted: float | None, use_gpu: bool, there: Mapping[str, float]
-) -> float:
+def cpus_of_each(workers: int, wanted: float | None, use_gpu: bool, cluster: Cluster) -> float:
     """CPUs for each worker.
 
     Raises:
         UserError: the cluster has no room for the workers.
     """
-    room = there.get("CPU", 0) - LEFT_FREE
+    room = cluster.most_cpus - LEFT_FREE
     cpus = wanted or int(100 * room / workers) / 100
     if cpus * workers > room + 1e-6 or cpus <= 0:
         raise UserError(
             f"{workers} workers of {cpus:g} CPUs do not fit: the cluster has {room:g}; lower "
             "--workers or --cpus"
         )
-    if use_gpu and there.get("GPU", 0) < workers:
+    if use_gpu and cluster.most_gpus < workers:
         raise UserError(
-            f"{workers} workers need a GPU each, and the cluster has {there.get('GPU', 0):g}; lower "
+            f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
             "--workers or leave out --use-gpu"
         )
     return cpus
@@ -80,7 +81,7 @@ def cpus_of_each(
 def run(
     plan: Plan,
     output: Path,
-    workers: int,
+    least_workers: int | None,
     cpus: float,
     use_gpu: bool,
     keep: int,
@@ -95,12 +96,14 @@ def run(
     Raises:
         UserError: a worker said why it cannot go on.
     """
-    journal = _Journal.remote()  # type: ignore[attr-defined]
+    actor: Any = _Journal
+    journal = actor.options(**beside_the_job()).remote()
     trainer = TensorflowTrainer(
         work,
         train_loop_config={"plan": plan, "journal": journal, "threads": max(1, round(cpus))},
         scaling_config=ScalingConfig(
-            num_workers=workers,
+            # mypy sees the class of Ray Train's first version, without elasticity.
+            num_workers=(least_workers, plan.workers) if least_workers else plan.workers,  # type: ignore[arg-type]
             use_gpu=use_gpu,
             resources_per_worker={"CPU": cpus} | ({"GPU": 1} if use_gpu else {}),
         ),
@@ -153,7 +156,8 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    recipe = plan.recipe
+    # Fewer workers share the same batches, so steps and schedules stay what they are.
+    recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
     assert recipe.size is not None
     side = round(recipe.size * 1.2)  # a fifth above the crop, for the zoom
     splits = {}
@@ -180,7 +184,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
         with checkpoint.as_directory() as folder:
             arrays, position = read_checkpoint(Path(folder))
         trainer.restore(arrays)
-    _epochs(plan, trainer, position, journal if rank == 0 else None, rank)
+    _epochs(replace(plan, recipe=recipe), trainer, position, journal if rank == 0 else None, rank)
 
 
 def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) -> None:

@@ -1,6 +1,5 @@
 """Command lines from frozen dataclasses, and errors of one line."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
@@ -8,6 +7,7 @@ from typing import NoReturn, TypeVar
 import tyro
 from tyro import _errors as tyro_errors
 
+from lib import logs
 from lib.errors import UserError
 
 Options = TypeVar("Options")
@@ -35,20 +35,12 @@ def parse(options: type[Options], arguments: Sequence[str] | None, program: str)
 
 def run(job: Callable[[], int]) -> NoReturn:
     """Run a job as a program and exit with its status; what the user can mend is one line, status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToStandardError()])
+    logs.start()
     try:
         sys.exit(job())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-
-
-class _ToStandardError(logging.Handler):
-    """Writes to what standard error is at the time: while a cluster runs, it is another stream."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{self.format(record)}\n")
-        sys.stderr.flush()
 
 
 def _reason(event: tyro_errors.ParseErrorEvent) -> str:

@@ -1,6 +1,8 @@
 """Which stages run together in one pool of workers, and how many workers each pool gets."""
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lib.errors import UserError
@@ -13,6 +15,18 @@ TASK_CPUS = 0.05
 LEFT_FREE = 0.2
 """Share of the CPUs that the pools leave to those tasks. Pools start first: with nothing left, a run
 would wait for itself for ever."""
+GPU_WORKER_CPUS = 0.1
+"""CPUs of a worker on a GPU: little, so that a machine of few CPUs holds the workers of its GPUs."""
+GPU_GIB = 16
+"""Memory of the smallest GPU that is in common use (NVIDIA T4)."""
+GPU_WORKER_GIB = 2
+"""What a worker takes of it besides its weights: libraries and a batch of activations."""
+WEIGHTS_IN_MEMORY = 4
+"""Times the size of the model's files: these hold half precision, and loading makes copies."""
+WORKERS_PER_GPU = 4
+"""At most: while one prepares its batch, another one's is computed; more only take memory."""
+AHEAD = 1.25
+"""Faces are found this much faster than the models could take them: no GPU waits."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +36,10 @@ class Pool:
     Attributes:
         name: of the pool, as in the options.
         stages: what each worker does, in order: `FACES` (fetch, decode, detect, crop), `AGE`, `GENDER`.
-        actors: number of workers.
+        actors: number of workers, the most that there may be.
         cpus: CPUs that the scheduler sets aside for each; may be a fraction.
         gpus: the same for GPUs.
+        least: number of workers to begin with, and to keep; lost ones are asked for again.
     """
 
     name: str
@@ -32,6 +47,7 @@ class Pool:
     actors: int
     cpus: float
     gpus: float = 0.0
+    least: int = 1
 
     @property
     def threads(self) -> int:
@@ -67,11 +83,64 @@ class Size:
 
     def applied_to(self, pool: Pool) -> Pool:
         """The pool with what the user said."""
-        return replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
+        told = replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
+        return told if self.actors is None else replace(told, least=self.actors)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a cluster with an autoscaler may grow to; of others it is what they have.
+
+    Attributes:
+        cpus: CPUs of all workers that there may be.
+        gpus: GPUs of all workers that there may be.
+    """
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def check(self, option: str) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            UserError: names the option.
+        """
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"{option}.{name} must be at least 0, not {value}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the workers of all pools share.
+
+    Attributes:
+        cpus: that are there now.
+        gpus: that are there now.
+        growth: what there may be later.
+    """
+
+    cpus: float
+    gpus: float
+    growth: Growth = field(default_factory=Growth)
+
+    @property
+    def most_cpus(self) -> float:
+        """CPUs when it has grown."""
+        return max(self.cpus, self.growth.cpus)
+
+    @property
+    def most_gpus(self) -> float:
+        """GPUs when it has grown."""
+        return max(self.gpus, self.growth.gpus)
 
 
 def place(
-    layout: Layout, shared_trunk: bool, cpus: float, gpus: float, sizes: dict[str, Size]
+    layout: Layout,
+    shared_trunk: bool,
+    cluster: Cluster,
+    sizes: Mapping[str, Size],
+    weights: int = 0,
 ) -> list[Pool]:
     """Choose the pools, in the order in which an image passes them.
 
@@ -82,20 +151,25 @@ def place(
     Args:
         layout: "fused" and "separate" overrule the choice.
         shared_trunk: whether age and gender stand on one trunk.
-        cpus: of the cluster.
-        gpus: of the cluster.
+        cluster: now and when it has grown.
         sizes: what the user wants, by name of pool.
+        weights: bytes of the model's files, which say how many workers share a GPU.
 
     Raises:
         UserError: the pools do not fit the cluster.
     """
     if layout == "auto":
         layout = "fused" if shared_trunk else "separate"
-    cores = max(1, int(cpus))
-    room = cpus * (1 - LEFT_FREE)
-    if gpus:
+    if not cluster.most_cpus:
+        raise UserError(
+            "the cluster has no CPUs for work: start workers, or say with --grows-to.cpus how many its "
+            "autoscaler may start"
+        )
+    cores = max(1, int(cluster.most_cpus))
+    room = cluster.most_cpus * (1 - LEFT_FREE)
+    if cluster.most_gpus:
         tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
-        pools = _on_gpus(tasks, cores, room, gpus)
+        pools = _on_gpus(tasks, cores, room, cluster.most_gpus, weights)
     elif layout == "fused":
         pools = [Pool(FACES, (FACES, AGE, GENDER), cores, room / cores)]
     else:
@@ -103,25 +177,69 @@ def place(
         third = max(1, cores // 3)
         share = room / (3 * third)
         pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
-    pools = [sizes[pool.name].applied_to(pool) for pool in pools]
-    _check_fit(pools, cpus, gpus)
+    pools = [sizes[pool.name].applied_to(_begun(pool, cluster)) for pool in pools]
+    _check_fit(pools, cluster)
     return pools
 
 
-def _on_gpus(tasks: list[tuple[str, ...]], cores: int, room: float, gpus: float) -> list[Pool]:
-    """A worker on each GPU for each group of tasks, and finding faces on the CPUs that are left."""
-    actors = max(1, int(gpus))
-    cpus = min(0.5, room / 2 / (actors * len(tasks)))
-    share = min(1.0, gpus) / len(tasks)
+def balanced(
+    pools: list[Pool], rates: Mapping[str, float], sizes: Mapping[str, Size]
+) -> list[Pool]:
+    """Size the pools to each other: models never wait for faces, and nothing is started for nothing.
+
+    Args:
+        pools: as `place` gives them: as many workers as the cluster holds; the first finds faces.
+        rates: images a second of one worker of each pool, measured alone, by name.
+        sizes: what the user wants; pools whose number of workers was told stay as they are.
+
+    Returns:
+        The pools, with as many finders of faces as feed the models `AHEAD` of time, or, where the CPUs
+        do not suffice for that, with as many workers of the models as they feed.
+    """
+    faces, *models = pools
+    if not models:
+        return pools
+    # Workers that share a GPU may slow each other down; rather too many finders than an idle GPU.
+    slowest = min(models, key=lambda pool: pool.actors * rates[pool.name])
+    wanted = AHEAD * slowest.actors * rates[slowest.name] / rates[FACES]
+    found = rates[FACES] * min(faces.actors, math.ceil(wanted))
+    needed = {faces.name: math.ceil(wanted)}
+    needed |= {pool.name: math.ceil(found / rates[pool.name]) for pool in models}
+    return [
+        pool if sizes[pool.name].actors is not None else _at_most(pool, needed[pool.name])
+        for pool in pools
+    ]
+
+
+def _at_most(pool: Pool, actors: int) -> Pool:
+    actors = max(1, min(pool.actors, actors))
+    return replace(pool, actors=actors, least=min(pool.least, actors))
+
+
+def _begun(pool: Pool, cluster: Cluster) -> Pool:
+    """The pool with as many workers to begin with as there is room for now."""
+    now = cluster.gpus / cluster.most_gpus if pool.gpus else cluster.cpus / cluster.most_cpus
+    return replace(pool, least=max(1, int(pool.actors * now)))
+
+
+def _on_gpus(
+    tasks: list[tuple[str, ...]], cores: int, room: float, gpus: float, weights: int
+) -> list[Pool]:
+    """A few workers on each GPU for each group of tasks; faces are found on the CPUs that are left."""
+    needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
+    workers = max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)) // len(tasks))
+    actors = max(1, int(gpus)) * workers
+    share = min(1.0, gpus) / len(tasks) / workers
+    cpus = min(GPU_WORKER_CPUS, room / 2 / (actors * len(tasks)))
     models = [Pool(group[0], group, actors, cpus, share) for group in tasks]
     left = room - sum(pool.actors * pool.cpus for pool in models)
     return [Pool(FACES, (FACES,), cores, left / cores), *models]
 
 
-def _check_fit(pools: list[Pool], cpus: float, gpus: float) -> None:
+def _check_fit(pools: list[Pool], cluster: Cluster) -> None:
     for kind, there, asked in (
-        ("CPUs", cpus - TASK_CPUS, sum(pool.actors * pool.cpus for pool in pools)),
-        ("GPUs", gpus, sum(pool.actors * pool.gpus for pool in pools)),
+        ("CPUs", cluster.most_cpus - TASK_CPUS, sum(pool.actors * pool.cpus for pool in pools)),
+        ("GPUs", cluster.most_gpus, sum(pool.actors * pool.gpus for pool in pools)),
     ):
         if asked > there + 1e-6:
             each = ", ".join(f"{pool.name} {pool.actors} actors" for pool in pools)

@@ -1,11 +1,16 @@
 """Progress of a long run: one line that lives on a terminal, one line every ten seconds elsewhere."""
 
+import logging
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Self, TextIO
+
+from lib.logs import FACTS
+
+log = logging.getLogger("progress")
 
 EVERY_SECONDS = 10.0
 EVERY_SECONDS_ON_A_TERMINAL = 0.5
@@ -17,7 +22,11 @@ class Progress:
     """Tells, from a thread of its own, how far a run has come, while a `with` block runs."""
 
     def __init__(
-        self, total: int, count: Callable[[], Counter[str]], stream: TextIO | None = None
+        self,
+        total: int,
+        count: Callable[[], Counter[str]],
+        stream: TextIO | None = None,
+        tell: Callable[[Counter[str], float], None] = lambda counts, rate: None,
     ) -> None:
         """Prepare.
 
@@ -25,11 +34,13 @@ class Progress:
             total: images of the whole run.
             count: gives the images done so far by status; what it counts at the start was done by
                 an earlier start of the same run and does not enter the speed.
-            stream: where to write; None means what standard error is at the time.
+            stream: where to write; None means the log, or a terminal where standard error is one.
+            tell: is told the same as people, the images done by status and images a second.
         """
         self._total = total
         self._count = count
         self._stream = stream
+        self._tell = tell
         self._live = self._out.isatty()
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="progress", daemon=True)
@@ -52,7 +63,13 @@ class Progress:
             self._write(self._count())
 
     def _write(self, counts: Counter[str]) -> None:
-        line = progress_line(counts, self._total, self._speed(counts.total()))
+        speed = self._speed(counts.total())
+        self._tell(counts, speed)
+        line = progress_line(counts, self._total, speed)
+        if self._stream is None and not self._live:
+            facts = {"images": self._total, "statuses": dict(counts), "images_per_second": speed}
+            log.info("%s", line, extra={FACTS: facts})
+            return
         # Back to the start of the line and clear it: the terminal shows one line, always the last.
         self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         self._out.flush()

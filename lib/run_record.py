@@ -1,5 +1,6 @@
 """`run.json`: what an output was made from, so that nobody mixes two runs in one folder."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,12 @@ def claim(
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write to --output {str(output)!r}: {error.strerror}") from None
+
+
+def run_id(output: object, fingerprint: Mapping[str, Any]) -> str:
+    """Eight digits that stay the same however often a run is started again, for logs and metrics."""
+    text = json.dumps([str(output), fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _compare(path: Path, fingerprint: Mapping[str, Any]) -> None:

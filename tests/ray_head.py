@@ -1,5 +1,6 @@
-"""A real Ray cluster of one node, and jobs that run on it as processes of their own."""
+"""A real Ray cluster of one or more nodes, and jobs that run on it as processes of their own."""
 
+import json
 import os
 import secrets
 import socket
@@ -15,15 +16,19 @@ from typing import Self
 
 import psutil
 
+from tests.hosts import Host
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class RayHead:
-    """A running cluster. `environment` is what a process needs to connect to it."""
+    """A running cluster. `environment` is what a process needs to connect to it, `metrics` the address
+    that Prometheus would read."""
 
     environment: dict[str, str]
     dashboard: str
+    metrics: str
 
     def processes(self, name: str = "") -> list[psutil.Process]:
         """The cluster's processes whose command starts with `name`.
@@ -37,15 +42,81 @@ class RayHead:
                 found |= {process, *process.children(recursive=True)}
         return [process for process in found if command(process).startswith(name)]
 
+    def add(self, host: Host, cpus: int, gpus: int = 0) -> "Machine":
+        """Start another node, with logical GPUs."""
+        command = [
+            *(
+                *host.within,
+                "ray",
+                "start",
+                "--block",
+                f"--address={self.environment['RAY_ADDRESS']}",
+            ),
+            *(f"--node-ip-address={host.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
+            *("--object-store-memory=150000000", "--disable-usage-stats"),
+        ]
+        with Path(self.environment["RAY_TMPDIR"], f"{host.address}.log").open("wb") as output:
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
+            )
+        return Machine(self, host, psutil.Process(process.pid))
+
     def workers(self) -> list[psutil.Process]:
         """The processes that run stages now."""
         return self.processes("ray::MapWorker")
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A node besides the head; `process` is the one that all of its processes descend from."""
+
+    head: RayHead
+    host: Host
+    process: psutil.Process
+
+    def processes(self) -> list[psutil.Process]:
+        """All that runs on it."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def runs(self, name: str) -> bool:
+        """Whether one of its processes has a command that starts with `name`."""
+        return any(command(process).startswith(name) for process in self.processes())
+
+    def lose(self) -> None:
+        """Lose it, as if its cable was pulled; where it has none of its own, as if its power failed."""
+        if not self.host.unplug():
+            self.kill()
+
+    def kill(self) -> None:
+        """Lose it, as if its power failed."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # gone with another one
+                process.kill()
+
+    def drain(self, seconds: int) -> None:
+        """Give notice that it will be taken away in so many seconds, as clouds do of spot machines."""
+        (raylet,) = (p for p in self.processes() if "/raylet/raylet " in command(p))
+        (node,) = (a.partition("=")[2] for a in raylet.cmdline() if a.startswith("--node_id="))
+        subprocess.run(
+            [
+                *("ray", "drain-node", f"--address={self.head.environment['RAY_ADDRESS']}"),
+                *(f"--node-id={node}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
+                *("--reason-message=spot", f"--deadline-remaining-seconds={seconds}"),
+            ],
+            env=self.head.environment, check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+
+
 @contextmanager
-def ray_head(cpus: int) -> Iterator[RayHead]:
-    """Start a cluster on loopback, with a token and a folder of its own, so that it meets no other."""
-    port, dashboard_port = _free_port(), _free_port()
+def ray_head(cpus: int, address: str = "127.0.0.1", **config: object) -> Iterator[RayHead]:
+    """Start a cluster, with a token and a folder of its own, so that it meets no other.
+
+    Args:
+        cpus: logical CPUs.
+        address: of this machine; other nodes must reach it.
+        config: settings of Ray's own.
+    """
+    port, dashboard_port, metrics_port = _free_port(), _free_port(), _free_port()
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,
@@ -53,14 +124,16 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_metrics_report_interval_ms": "1000",
             "PYTHONUNBUFFERED": "1",
         }
         environment.pop("RAY_ADDRESS", None)
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
-            *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+            *(f"--node-ip-address={address}", f"--dashboard-port={dashboard_port}"),
             f"--dashboard-agent-listen-port={_free_port()}",
-            "--disable-usage-stats",
+            f"--metrics-export-port={metrics_port}",
+            *("--disable-usage-stats", f"--system-config={json.dumps(config)}"),
         ]
         log = Path(folder, "head.log")
         with log.open("wb") as output:
@@ -68,8 +141,9 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         running = RayHead(
-            {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
+            {**environment, "RAY_ADDRESS": f"{address}:{port}"},
             f"http://127.0.0.1:{dashboard_port}",
+            f"http://{address}:{metrics_port}/metrics",
         )
         try:
             wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 60)

@@ -93,6 +93,12 @@ class Bundle:
     calibration: Calibration
     card: Mapping[str, Any]
 
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the networks' files."""
+        files = [*self.networks.values(), *([self.trunk] if self.trunk else [])]
+        return sum(file.stat().st_size for file in files)
+
 
 def write_bundle(
     folder: Path,

@@ -137,6 +137,8 @@ def test_what_is_done_is_not_done_again(
         (["--weights", "/no/such.h5"], "--weights '/no/such.h5' is not a file"),
         (["--tasks", "age", "age"], "--tasks must be age, gender or both, not age age"),
         (["--workers", "0"], "--workers must be at least 1, not 0"),
+        (["--workers", "2", "--min-workers", "3"], "--min-workers must be in 1..2"),
+        (["--workers", "4", "--min-workers", "3", "--batch-size", "4"], "shared evenly by 3"),
         (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
         (["--small-epochs", "2"], "--small-epochs needs --small-size"),
         (["--small-size", "64", "--backbone", "vgg-face"], "vgg-face takes crops of one size only"),

@@ -1,0 +1,189 @@
+"""The engine alone, on a cluster that is simulated: what it can move, and whether GPUs stay busy.
+
+    python -m benchmarks.cluster_sim --gpus 1 4 16 64
+
+The job's own pipeline (manifest, blocks, pools, two-phase writing of the labels) with stages that sleep
+for what the real ones were measured to take, and hand on as many bytes. GPUs are logical. One worker
+on the CPU side stands for all the CPUs that feed a GPU: it sleeps as much less. All processes share the
+cores of this machine, which real nodes do not, so what is printed is a lower bound of the engine.
+"""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+# Ray reads these on import: nobody else's cluster is met, and nobody meets this one.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+os.environ |= {"RAY_raylet_start_wait_time_s": "120"}  # many processes, few cores
+
+# isort: split
+from ray.cluster_utils import Cluster
+
+from jobs import engine, pipeline
+
+# isort: split
+from lib.models.bundle import read_bundle
+from lib.placement import AGE, AHEAD, FACES, GENDER, TASK_CPUS, Pool
+from lib.schema import label_schema
+from lib.stages.stage import Stage, Stopwatch
+
+MODEL = Path("models/default")
+"""Whose crops travel between the pools."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Simulate labelling on clusters of several sizes.
+
+    Attributes:
+        gpus: Logical GPUs of each cluster.
+        gpu_ms: Milliseconds of one GPU for an image: age and gender.
+        seconds: How long each cluster has work, roughly.
+    """
+
+    gpus: tuple[int, ...] = (1, 4, 16, 64)
+    gpu_ms: float = 2.5
+    seconds: float = 30.0
+
+
+@dataclass
+class Sleep:
+    """A stage that takes its time, and gives what the real one gives.
+
+    Attributes:
+        name: of the work, for the report.
+        ms: milliseconds for an image.
+        side: give a crop of that many pixels for each image, as finding faces does; 0: a label row.
+    """
+
+    name: str
+    ms: float
+    side: int
+
+    def setup(self, watch: Stopwatch) -> None:
+        """Prepare what every image gets."""
+        self._watch = watch
+        self._crop = np.zeros((self.side, self.side, 3), np.uint8).tobytes()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Sleep for the images of the batch."""
+        with self._watch(self.name):
+            time.sleep(self.ms / 1000 * len(batch))
+        if self.side:
+            return batch.append_column("crops", pa.array([self._crop] * len(batch)))
+        schema = label_schema(False)
+        fixed = {"id": batch["id"], "uri": batch["uri"], "status": ["ok"] * len(batch)}
+        nothing = {n: pa.nulls(len(batch), schema.field(n).type) for n in schema.names}
+        return pa.table({**nothing, **fixed}).select(schema.names).cast(schema)
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """Stands in for the stages of labelling.
+
+    Attributes:
+        cpu_ms: milliseconds of the first pool for an image.
+        gpu_ms: the same of the second one.
+        side: of the crops, in pixels.
+    """
+
+    cpu_ms: float
+    gpu_ms: float
+    side: int
+
+    def stages(self, pool: Pool, last: bool) -> list[Stage]:
+        """What the workers of a pool do."""
+        return [Sleep(pool.name, *((self.gpu_ms, 0) if last else (self.cpu_ms, self.side)))]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a simulated run showed, from the first committed file to the last.
+
+    Attributes:
+        rows: of all label files.
+        rows_per_second: in the steady state.
+        gpu_share: time that the GPUs were at work, of all their time.
+        startup_seconds: from the start of the job to its first file.
+    """
+
+    rows: int
+    rows_per_second: float
+    gpu_share: float
+    startup_seconds: float
+
+
+def main() -> None:
+    """Run all sizes and print a line for each."""
+    options = tyro.cli(Options)
+    print(f"{options.gpu_ms:g} ms of a GPU an image; "
+          f"{len(os.sched_getaffinity(0))} cores for everything")  # fmt: skip
+    print("  GPUs  images   rows/s  possible  of that  GPU time used  first rows after")
+    for gpus in options.gpus:
+        possible = gpus * 1000 / options.gpu_ms
+        result = simulate(options, gpus, round(possible * options.seconds))
+        print(
+            f"{gpus:6}{result.rows:8,}{result.rows_per_second:9,.0f}{possible:10,.0f}"
+            f"{result.rows_per_second / possible:9.2f}{result.gpu_share:15.2f}"
+            f"{result.startup_seconds:16.1f} s"
+        )
+
+
+def simulate(options: Options, gpus: int, images: int) -> Result:
+    """One run of the job's pipeline on a cluster of that many GPUs."""
+    with tempfile.TemporaryDirectory(prefix="sim-", ignore_cleanup_errors=True) as folder:
+        output = Path(folder)
+        manifest = output / "manifest.parquet"
+        pq.write_table(
+            pa.table({"id": range(images), "uri": [f"{i:09}" for i in range(images)]}), manifest
+        )
+        pools = [Pool(FACES, (FACES,), gpus, 1.0, least=gpus),
+                 Pool(AGE, (AGE, GENDER), gpus, 0.1, 1.0, least=gpus)]  # fmt: skip
+        # One worker does what all the CPUs of a GPU do, and as far ahead.
+        sleeping = Sleeping(options.gpu_ms / AHEAD, options.gpu_ms, read_bundle(MODEL).crop.size)
+        with cluster(gpus, output), engine.cluster():
+            engine.commit_rows_in(output / "checkpoint")
+            seconds = engine.WorkSeconds("simulated")
+            started = time.time()
+            rows = pipeline.read_rows([manifest], ["id", "uri"], images)
+            rows = pipeline.label(rows, sleeping, pools, seconds)  # type: ignore[arg-type]
+            rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
+            busy = seconds.total()[AGE]
+        parts = sorted(
+            (file.stat().st_mtime, pq.read_metadata(file).num_rows)
+            for file in (output / "labels").glob("*.parquet")
+        )
+    (first, first_rows), (last, _) = parts[0], parts[-1]
+    count = sum(rows for _, rows in parts)
+    assert count == images
+    speed = (count - first_rows) / (last - first)
+    share = busy * (count - first_rows) / count / (last - first) / gpus
+    return Result(count, speed, share, first - started)
+
+
+@contextmanager
+def cluster(gpus: int, folder: Path) -> Iterator[None]:
+    """A head without work and one node with all GPUs; the environment leads there."""
+    os.environ["RAY_TMPDIR"] = str(folder)
+    simulated = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        simulated.add_node(num_cpus=2 * gpus + 2, num_gpus=gpus, object_store_memory=2**30)
+        os.environ["RAY_ADDRESS"] = simulated.address
+        yield
+    finally:
+        simulated.shutdown()
+        del os.environ["RAY_ADDRESS"]
+
+
+if __name__ == "__main__":
+    main()

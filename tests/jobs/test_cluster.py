@@ -1,0 +1,208 @@
+"""Jobs on a cluster of several machines, of which some are lost."""
+
+import asyncio
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import yaml
+from PIL import Image
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from lib.faces.detector import DetectorSpec
+from lib.images import Limits
+from lib.labels import LabelCounts
+from lib.models.bundle import Bundle
+from lib.stages.fetch import Fetch
+from lib.stages.find_faces import FindFaces
+from lib.stages.label import Label
+from lib.stages.predict import Predict
+from lib.stages.stage import Chain
+from tests.bundles import make_bundle
+from tests.cluster.files import PROJECT, RAY_JOBS, load
+from tests.hosts import Host, hosts
+from tests.jobs.test_train import BATCH as TRAIN_BATCH
+from tests.jobs.test_train import STEPS, history
+from tests.made_faces import make_faces
+from tests.ray_head import Job, Machine, RayHead, ray_head, wait_until
+
+PICTURES, COPIES = 25, 60
+IMAGES = PICTURES * COPIES
+
+
+@dataclass
+class Machines:
+    """A head without work, two machines with CPUs alone and two with a logical GPU."""
+
+    head: RayHead
+    cpu: list[Machine]
+    gpu: list[Machine]
+    spare: list[Host]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    # A machine that has ended is missed after three seconds, one that is cut off after thirteen, and not
+    # after minutes; one that is only slow is given time.
+    config = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 300,
+        "health_check_timeout_ms": 1000,
+        "health_check_failure_threshold": 10,
+    }
+    with hosts(8) as (here, *others), ray_head(cpus=0, address=here.address, **config) as head:
+        cpu = [head.add(host, cpus=1) for host in others[:2]]
+        gpu = [head.add(host, cpus=1, gpus=1) for host in others[2:4]]
+        yield Machines(head, cpu, gpu, others[4:])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures that take a while to decode, no two of the first ones alike."""
+    folder = tmp_path_factory.mktemp("images")
+    noise = np.random.default_rng(0)
+    for number in range(IMAGES):
+        file = folder / f"{number:05}.png"
+        if number < PICTURES:
+            small = Image.fromarray(noise.integers(0, 256, (6, 6, 3), np.uint8))
+            small.resize((700, 700), Image.Resampling.BICUBIC).save(file, compress_level=1)
+        else:
+            file.hardlink_to(folder / f"{number % PICTURES:05}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, bundle: Bundle) -> pd.DataFrame:
+    """Labels as the same stages give them without a cluster."""
+    chain = Chain(
+        [
+            Fetch(Limits.max_bytes),
+            FindFaces(DetectorSpec("none"), bundle.crop, Limits(), threads=1),
+            Predict(bundle, ("age", "gender"), threads=1),
+            Label(bundle),
+        ]
+    )
+    files = sorted(map(str, images.iterdir()))[:PICTURES]
+    labels = chain(pa.table({"id": range(PICTURES), "uri": files})).to_pandas()
+    return pd.concat([labels] * COPIES, ignore_index=True)
+
+
+def rows(output: Path) -> int:
+    return LabelCounts(output / "labels").update().total()
+
+
+def client(head: RayHead) -> JobSubmissionClient:
+    token = head.environment["RAY_AUTH_TOKEN"]
+    return JobSubmissionClient(head.dashboard, headers={"Authorization": f"Bearer {token}"})
+
+
+def submitted(head: RayHead, images: Path, output: Path, *more: object) -> tuple[JobStatus, str]:
+    """Submit what ray_job.yaml submits, on local folders, and follow its log to the end."""
+    spec = load(RAY_JOBS[0])["spec"]
+    entrypoint = spec["entrypoint"].replace("s3://my-bucket/images", str(images))
+    entrypoint = entrypoint.replace("s3://my-bucket/labels", str(output))
+    jobs = client(head)
+    job = jobs.submit_job(
+        entrypoint=f"{entrypoint} {shlex.join(map(str, more))}",
+        # On the cluster, the code is in the image.
+        runtime_env={**yaml.safe_load(spec["runtimeEnvYAML"]), "working_dir": str(PROJECT)},
+    )
+
+    async def follow() -> str:
+        return "".join([lines async for lines in jobs.tail_job_logs(job)])
+
+    log = asyncio.run(asyncio.wait_for(follow(), 200))
+    wait_until(lambda: jobs.get_job_status(job).is_terminal(), 30)
+    return jobs.get_job_status(job), log
+
+
+def test_the_job_of_kubernetes_submitted_here(
+    machines: Machines, bundle: Bundle, images: Path, tmp_path: Path
+) -> None:
+    small = ("--model", bundle.folder, "--detector", "none", "--limit", 100, "--age.actors", 1)
+    output = tmp_path / "out"
+    status, log = submitted(machines.head, images, output, *small, "--faces.actors", 1)
+    assert status == JobStatus.SUCCEEDED, log
+    assert "100 of 100 images (100%)" in log
+    assert rows(output) == 100
+    status, log = submitted(machines.head, images, output, "--max-error-rate", 2)
+    assert status == JobStatus.FAILED
+    assert "error: --max-error-rate must be in 0..1, not 2.0" in log
+
+
+def test_machines_are_lost_and_added_while_labelling(
+    machines: Machines, bundle: Bundle, images: Path, undisturbed: pd.DataFrame, tmp_path: Path
+) -> None:
+    """One without and one with a GPU lost, one added, one taken away with notice: nothing is missed."""
+    output = tmp_path / "out"
+    with Job(
+        machines.head.environment, tmp_path / "log", "jobs.score",
+        "--images", images, "--output", output, "--model", bundle.folder, "--detector", "none",
+        "--age.actors", 2, "--age.gpus", 1,
+    ) as job:  # fmt: skip
+        wait_until(lambda: rows(output) > IMAGES * 0.05, 120)
+        assert all(machine.runs("ray::MapWorker") for machine in machines.gpu)
+        machines.cpu[0].kill()
+        wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
+        machines.gpu[0].lose()
+        added = machines.head.add(machines.spare.pop(), cpus=1, gpus=1)
+        wait_until(lambda: rows(output) > IMAGES * 0.35, 60)
+        machines.cpu[1].drain(seconds=2)
+        time.sleep(2)
+        machines.cpu[1].kill()
+        assert rows(output) < IMAGES * 0.9
+        wait_until(lambda: added.runs("ray::MapWorker") or job.process.poll() is not None, 100)
+        assert job.finish() == 0, job.output
+        assert "images/s a worker" in job.output
+    found = pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
+    assert found["id"].tolist() == list(range(IMAGES))
+    assert found["status"].tolist() == undisturbed["status"].tolist() == ["ok"] * IMAGES
+    assert found["gender"].tolist() == undisturbed["gender"].tolist()
+    for column in ("age", "age_std", "age_low", "age_high", "gender_score"):
+        np.testing.assert_allclose(found[column], undisturbed[column], atol=1e-3)
+
+
+def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) -> None:
+    """In the middle of an epoch: training goes on elsewhere, then with fewer, always by itself."""
+    faces = make_faces(tmp_path / "faces", train=TRAIN_BATCH * STEPS + 3, val=27)
+    output = tmp_path / "run"
+    # The other machines are too small for these workers.
+    large = [machines.head.add(machines.spare.pop(), cpus=2) for _ in range(3)]
+
+    def at_work() -> list[Machine]:
+        return [machine for machine in large if machine.runs("ray::RayTrainWorker")]
+
+    with Job(
+        machines.head.environment, tmp_path / "log", "jobs.train", "--data", faces,
+        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 2,
+        "--batch-size", TRAIN_BATCH // 2, "--epochs", 1000, "--size", 32, "--plain",
+        "--dropout", 0, "--checkpoint-steps", 3, "--pictures-after", 1000,
+    ) as job:  # fmt: skip
+        wait_for_an_epoch(output)
+        for left in (2, 1):
+            at_work()[0].kill()
+            wait_for_an_epoch(output)  # which may have been over before
+            wait_for_an_epoch(output)
+            assert len(at_work()) == left
+        job.process.send_signal(signal.SIGINT)
+        assert job.finish(60) == 130, job.output
+    epochs = history(output)
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, len(epochs) + 1))
+    assert [epoch["step"] for epoch in epochs] == [STEPS * n for n in range(1, len(epochs) + 1)]
+
+
+def wait_for_an_epoch(output: Path) -> None:
+    before = len(history(output))
+    wait_until(lambda: len(history(output)) > before, 150)
