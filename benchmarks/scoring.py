@@ -29,10 +29,10 @@ import pyarrow.parquet as pq
 import tyro
 
 from jobs.pipeline import BATCH
-from lib.archive import SUFFIXES
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.models.bundle import read_bundle
+from lib.sources.entry import SUFFIXES
 from lib.stages.fetch import Fetch
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
