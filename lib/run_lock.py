@@ -27,7 +27,7 @@ from lib.storage import Folder, scheme_of
 FILE = "lock.json"
 EXPIRES_SECONDS = 60.0
 RENEW_SECONDS = 15.0
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 2.0
 """After that time a storage without conditional writes shows who wrote last."""
 
 log = logging.getLogger("score")
@@ -107,7 +107,9 @@ class _Lease:
             hint = f"if that was killed, its lock expires in {left} s"
             raise UserError(f"{_taken(self._output, found.holder)}; {hint}")
         self._write({"IfMatch": found.version} if found else {"IfNoneMatch": "*"})
-        time.sleep(SETTLE_SECONDS)
+        if self._write({"IfNoneMatch": "*"}):
+            # The file was there, so this storage does not know conditions.
+            time.sleep(SETTLE_SECONDS)
         found = self._look()
         if found is None or found.holder.get("token") != self._token:
             raise UserError(_taken(self._output, found.holder if found else {}))
@@ -150,14 +152,14 @@ class _Lease:
                 return
             self._version = found.version
 
-    def _write(self, condition: dict[str, str]) -> None:
-        """Write the lock, if the condition holds; that is found out by looking."""
+    def _write(self, condition: dict[str, str]) -> bool:
+        """Write the lock, if the condition holds. Whose it is then is found out by looking."""
         data = json.dumps(_me(self._token)).encode()
         if scheme_of(self._output.uri) != "s3":
             self._output.write(FILE, data)
-            return
+            return True
         bucket, key = s3.split(f"{self._output.uri}/{FILE}")
-        s3.client(self._output.options).write(bucket, key, data, **condition)
+        return s3.client(self._output.options).write(bucket, key, data, **condition) is not None
 
     def _look(self) -> _Found | None:
         if scheme_of(self._output.uri) != "s3":

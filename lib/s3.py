@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -136,6 +136,7 @@ class S3:
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
         self._bases: dict[str, str] = {}
+        self._lock = Lock()
 
     def read(
         self,
@@ -241,23 +242,18 @@ class S3:
 
     def _base(self, bucket: str) -> str:
         """The URL of a bucket, as boto3 makes it from all that its configuration may say."""
-        if bucket not in self._bases:
-            url = self._unsigned_url(bucket)
-            self._bases[bucket] = url.removesuffix("k")
-        return self._bases[bucket]
+        from botocore.exceptions import NoCredentialsError
 
-    def _unsigned_url(self, bucket: str) -> str:
-        import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
-
-        unsigned = boto3.session.Session(botocore_session=_session(self._options)).client(
-            "s3",
-            endpoint_url=self._options.endpoint,
-            region_name=self._region,
-            config=self._client.meta.config.merge(Config(signature_version=UNSIGNED)),
-        )
-        return unsigned.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"})
+        with self._lock:
+            if bucket not in self._bases:
+                try:
+                    url = self._client.generate_presigned_url(
+                        "get_object", {"Bucket": bucket, "Key": "k"}
+                    )
+                except NoCredentialsError:
+                    raise S3Error("access_denied", NO_CREDENTIALS) from None
+                self._bases[bucket] = url.partition("?")[0].removesuffix("k")
+            return self._bases[bucket]
 
     def read_with_age(self, bucket: str, key: str) -> tuple[bytes, str, float]:
         """An object, its etag, and for how many seconds it has been there by the server's clock.
@@ -403,10 +399,16 @@ class RangeFile(io.RawIOBase):
         return count
 
 
-@lru_cache(maxsize=8)
+_clients: dict[S3Options, S3] = {}
+_clients_lock = Lock()
+
+
 def client(options: S3Options) -> S3:
-    """The client of this process for some options."""
-    return S3(options)
+    """The client of this process for some options; making one takes a third of a second."""
+    with _clients_lock:
+        if options not in _clients:
+            _clients[options] = S3(options)
+        return _clients[options]
 
 
 def split(uri: str) -> tuple[str, str]:

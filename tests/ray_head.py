@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +43,18 @@ class RayHead:
 
 
 @contextmanager
-def ray_head(cpus: int) -> Iterator[RayHead]:
-    """Start a cluster on loopback, with a token and a folder of its own, so that it meets no other."""
-    port, dashboard_port = _free_port(), _free_port()
+def ray_head(cpus: int, more: Mapping[str, str] | None = None) -> Iterator[RayHead]:
+    """Start a cluster on loopback, with a token and a folder of its own, so that it meets no other.
+
+    Args:
+        cpus: logical ones.
+        more: for the environment of the cluster and of its jobs.
+    """
+    port, dashboard_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,
+            **(more or {}),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",
@@ -59,7 +65,7 @@ def ray_head(cpus: int) -> Iterator[RayHead]:
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
             *("--node-ip-address=127.0.0.1", f"--dashboard-port={dashboard_port}"),
-            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--dashboard-agent-listen-port={free_port()}",
             "--disable-usage-stats",
         ]
         log = Path(folder, "head.log")
@@ -134,7 +140,8 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
