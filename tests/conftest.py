@@ -33,11 +33,18 @@ def s3() -> Iterator[S3Server]:
             yield running
 
 
-@pytest.fixture
-def proxy(s3: S3Server) -> Iterator[Proxy]:
-    """The server behind a proxy that can make it fail."""
+@pytest.fixture(scope="session")
+def _proxy(s3: S3Server) -> Iterator[Proxy]:
     with proxy_before(s3) as running:
         yield running
+
+
+@pytest.fixture
+def proxy(_proxy: Proxy) -> Iterator[Proxy]:
+    """The server behind a proxy that can make it fail; at first it does not."""
+    _proxy.reset()
+    yield _proxy
+    _proxy.reset()
 
 
 @pytest.fixture(scope="session")

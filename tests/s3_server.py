@@ -16,7 +16,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from lib.s3 import S3Error, S3Options, client
+from lib.s3 import S3Error, S3Options, client, split
 from tests.ray_head import free_port, wait_until
 
 RCLONE = str(Path(sys.executable).parent / "rclone")
@@ -58,7 +58,7 @@ class S3Server:
             [
                 *(RCLONE, "serve", "s3", str(self.root), "--addr", f"127.0.0.1:{self.port}"),
                 *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"),
-                *("--dir-cache-time", "0s", "--config", ""),
+                *("--config", ""),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -72,10 +72,18 @@ class S3Server:
         self.process.wait()
 
     def bucket(self, name: str) -> Path:
-        """The folder of a bucket, made if it is not there."""
+        """The folder of a bucket, made if it is not there.
+
+        The server remembers what it has listed: put files there before that, and later with `put`.
+        """
         folder = self.root / name
-        folder.mkdir(exist_ok=True)
+        if not folder.exists():
+            client(self.options)._client.create_bucket(Bucket=name)
         return folder
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object."""
+        client(self.options).write(*split(uri), data)
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -130,6 +138,14 @@ class Proxy:
     def options(self) -> S3Options:
         """For code that takes the options."""
         return S3Options(endpoint=self.endpoint, region="us-east-1")
+
+    def reset(self) -> None:
+        """Let go of what hangs, and forget everything."""
+        self.released.set()
+        fresh = Proxy(self.server, self.port)
+        with self.lock:
+            for name in ("rule", "asked", "faults", "hanging", "released", "look", "conditional"):
+                setattr(self, name, getattr(fresh, name))
 
     def fault(self, method: str, key: str) -> Fault | None:
         """Count a request; what is to go wrong with it."""

@@ -151,10 +151,9 @@ def test_a_changed_object_is_labelled_and_a_changed_tar_is_not(
     stage = Fetch(10**6, s3=s3.options)
     stage.setup(Stopwatch())
     entries = list(Archive(["s3://changing"], reading=Reading(s3=s3.options)))
-    (bucket / "a.jpg").write_bytes(b"after")
-    with (bucket / "a.tar").open("r+b") as file:
-        file.seek(600)
-        file.write(b"other")
+    s3.put("s3://changing/a.jpg", b"after")
+    data = (bucket / "a.tar").read_bytes()
+    s3.put("s3://changing/a.tar", data[:600] + b"other" + data[605:])
     batch = pa.Table.from_pylist([entry._asdict() for entry in entries]).drop_columns(["extra"])
     image, *members = stage(batch).to_pylist()
     assert (image["data"], image["status"], image["note"]) == (b"after", None, CHANGED)
