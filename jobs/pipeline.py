@@ -91,13 +91,14 @@ def read_rows(
     )
 
 
-class _Worker:
+class Worker:
     """The stages of a pool; what Ray makes of them in each of its workers."""
 
     def __init__(self, stages: Sequence[Stage], report: Callable[[dict[str, float]], None]) -> None:
         self._chain = Chain(stages, report)
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """Send a block through the stages, batch by batch."""
         yield from self._chain.stream(block, BATCH, BATCH_BYTES)
 
 
@@ -120,7 +121,7 @@ def label(
     """
     for pool in pools:
         rows = rows.map_batches(
-            _Worker,
+            Worker,
             fn_constructor_args=(labelling.stages(pool, pool is pools[-1]), report),
             batch_size=None,
             batch_format="pyarrow",

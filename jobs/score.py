@@ -110,7 +110,7 @@ class Options:
             raise UserError(f"--max-error-rate must be in 0..1, not {self.max_error_rate}")
         if self.fetch_timeout <= 0:
             raise UserError(f"--fetch-timeout must be greater than 0, not {self.fetch_timeout}")
-        if unknown := sorted(set(self.retry) - set(STATUSES)):
+        if unknown := sorted(set(self.retried) - set(STATUSES)):
             raise UserError(f"--retry cannot be {unknown[0]!r}; choose from {', '.join(STATUSES)}")
         if self.prune and not self.update:
             raise UserError("--prune needs --update: only a new listing shows what has vanished")
@@ -127,6 +127,11 @@ class Options:
         return DetectorSpec(
             self.detector, None if weights is None else str(Path(weights).resolve())
         )
+
+    @property
+    def retried(self) -> tuple[str, ...]:
+        """The statuses of --retry, however they were separated."""
+        return tuple(status for group in self.retry for status in group.split(",") if status)
 
     @property
     def limits(self) -> Limits:
@@ -161,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
             recover(output)
             manifest = list_images(archive, output, options)
-            forget_rows(output, options.retry)
+            forget_rows(output, options.retried)
             summary = label_images(options, bundle, manifest, output, reading)
             return verdict(options, summary, manifest, output)
     except KeyboardInterrupt:

@@ -6,12 +6,12 @@ stops, it expires, by the storage's own clock. Storage that knows conditional wr
 speaks like it) never lets two runs have it; elsewhere a run looks, after a moment, whether it wrote last.
 """
 
-import _thread
 import fcntl
 import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -148,7 +148,7 @@ class _Lease:
                 continue
             if found is None or found.holder.get("token") != self._token:
                 log.error("error: %s", _taken(self._output, found.holder if found else {}))
-                _thread.interrupt_main()
+                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C: it can go on when it has the lock
                 return
             self._version = found.version
 

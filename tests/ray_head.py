@@ -78,7 +78,7 @@ def ray_head(cpus: int, more: Mapping[str, str] | None = None) -> Iterator[RayHe
             f"http://127.0.0.1:{dashboard_port}",
         )
         try:
-            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 60)
+            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 180)
             yield running
         finally:
             for part in running.processes():

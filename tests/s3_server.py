@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -157,7 +158,7 @@ class Proxy:
                 self.faults[fault] += 1
         return fault
 
-    def holds(self, key: str, headers: http.client.HTTPMessage) -> bool:
+    def holds(self, key: str, headers: Message) -> bool:
         """Whether the conditions of a write hold."""
         none, match = headers.get("If-None-Match"), headers.get("If-Match")
         if none is None and match is None:

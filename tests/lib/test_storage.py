@@ -20,6 +20,7 @@ from lib.manifest import read_manifest, write_manifest
 from lib.retry import Transient, pause_seconds, retrying
 from lib.s3 import S3Options
 from lib.sources import shards, trees
+from lib.sources.entry import File
 from lib.sources.trees import ArrowTree
 from lib.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
 from lib.stages.stage import Stopwatch
@@ -107,7 +108,7 @@ def test_what_passes_is_tried_again(
     proxy.rule = lambda method, key, times: (
         fault if (times == 0 if first else crc32(f"{key} {times}".encode()) % 10 == 0) else None
     )
-    found = fetched(proxy, f"s3://{source}", timeout=2 if fault == "stall" else 20).to_pylist()
+    found = fetched(proxy, f"s3://{source}", timeout=1 if fault == "stall" else 20).to_pylist()
     assert proxy.faults[fault] > 0
     assert [row["data"] for row in found] == list(images.values())
     assert all(row["error"] is None for row in found)
@@ -356,7 +357,7 @@ def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(FetchError) as caught:
         fetch("gs://b/none.jpg", 100)
     assert caught.value.status == "not_found"
-    behind = [f.uri for f in ArrowTree("gs://b").files("gs://b/a.jpg") if hasattr(f, "uri")]
+    behind = [f.uri for f in ArrowTree("gs://b").files("gs://b/a.jpg") if isinstance(f, File)]
     assert behind == ["gs://b/sub/m.jpg", "gs://b/z.jpg"]
     with open_file("gs://b/a.jpg") as file:
         assert file.read(3) == b"b/a"
