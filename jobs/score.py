@@ -29,7 +29,7 @@ from lib.s3 import TIMEOUT_SECONDS, S3Options
 from lib.schema import STATUSES, label_columns
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
-from lib.storage import Folder, folder
+from lib.storage import Folder, folder, scheme_of
 from lib.summary import Summary, first_rows
 
 log = logging.getLogger("score")
@@ -133,6 +133,16 @@ class Options:
         """The statuses of --retry, however they were separated."""
         return tuple(status for group in self.retry for status in group.split(",") if status)
 
+    def s3_here(self) -> S3Options:
+        """How to use S3, with what this machine's environment says; as given where S3 plays no part.
+
+        Raises:
+            UserError: the options are impossible.
+        """
+        places = (*self.images, self.output)
+        remote = any(scheme_of(place) == "s3" for place in places) or self.s3 != S3Options()
+        return self.s3.resolved() if remote else self.s3
+
     @property
     def limits(self) -> Limits:
         """What is not decoded."""
@@ -158,8 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
     bundle = read_bundle(options.model.resolve())
-    reading = Reading(options.column, carry=options.carry, s3=options.s3.resolved())
+    reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
     archive = Archive(options.images, options.limit, reading)
+    archive.carried()  # it checks
     output = folder(options.output, reading.s3)
     try:
         with failures_of_storage(), RunLock(output):

@@ -22,6 +22,8 @@ from lib.sources.trees import ArrowTree, LocalTree, S3Tree
 from lib.storage import check_scheme, local_etag, local_path, local_uri, scheme_of
 
 RANGES_AT_A_TIME = 8
+ATTEMPTS_AT_THE_START = 3
+"""Whoever gave a wrong address shall know soon."""
 MOST_AHEAD = 10_000
 """Files that are held back while a tar before them is still being listed."""
 
@@ -222,7 +224,7 @@ class Archive:
 
     def _open_s3(self, source: str) -> Tree:
         bucket, key = s3.split(source)
-        client = s3.client(self._reading.s3)
+        client = s3.client(self._reading.s3, ATTEMPTS_AT_THE_START)
         try:
             if suffix_of(source) in _FILES:
                 return _One(File(source, *client.size(bucket, key)))

@@ -109,7 +109,16 @@ class Prefix(NamedTuple):
 class S3:
     """A client for one set of options; threads may share it."""
 
-    def __init__(self, options: S3Options) -> None:
+    def __init__(self, options: S3Options, attempts: int = ATTEMPTS) -> None:
+        """Make a client.
+
+        Args:
+            options: which server, and as whom.
+            attempts: of everything but `read`.
+
+        Raises:
+            UserError: the options are impossible.
+        """
         import boto3
         import urllib3
         from botocore import UNSIGNED
@@ -117,12 +126,13 @@ class S3:
 
         options = options.resolved()
         self._options = options
+        self._attempts = attempts
         self._session = _session(options)
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=TIMEOUT_SECONDS,
             max_pool_connections=CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             # Servers other than AWS's rarely know the newer checksums, or buckets as host names.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -349,7 +359,7 @@ class S3:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             refusal = _error(status, error.response.get("Error", {}).get("Code", ""))
             if isinstance(refusal, Transient):  # boto3 has tried often enough
-                refusal = S3Error("download_error", f"{refusal} (tried {ATTEMPTS} times)")
+                refusal = S3Error("download_error", f"{refusal} (tried {self._attempts} times)")
             raise refusal from None
         except NoCredentialsError:
             raise S3Error("access_denied", NO_CREDENTIALS) from None
@@ -399,16 +409,16 @@ class RangeFile(io.RawIOBase):
         return count
 
 
-_clients: dict[S3Options, S3] = {}
+_clients: dict[tuple[S3Options, int], S3] = {}
 _clients_lock = Lock()
 
 
-def client(options: S3Options) -> S3:
+def client(options: S3Options, attempts: int = ATTEMPTS) -> S3:
     """The client of this process for some options; making one takes a third of a second."""
     with _clients_lock:
-        if options not in _clients:
-            _clients[options] = S3(options)
-        return _clients[options]
+        if (options, attempts) not in _clients:
+            _clients[options, attempts] = S3(options, attempts)
+        return _clients[options, attempts]
 
 
 def split(uri: str) -> tuple[str, str]:

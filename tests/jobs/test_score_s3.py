@@ -84,7 +84,8 @@ def labels(output: Folder) -> pd.DataFrame:
     parts = [(output / "labels").read_table(name) for name in (output / "labels").files()]
     frame = pa.concat_tables(parts).to_pandas().sort_values("id").reset_index(drop=True)
     assert frame["id"].is_unique
-    frame["name"] = frame["uri"].str.extract(r"(\\d/\\d{3}\\.jpg)$")
+    frame["name"] = frame["uri"].str.extract(r"(\d/\d{3}\.jpg)$")
+    assert frame["name"].notna().all()
     return frame
 
 
@@ -142,6 +143,7 @@ def test_all_sources_say_the_same(undisturbed: pd.DataFrame, archive: Path) -> N
     assert found["status"].tolist() == ["ok"] * 4 * IMAGES
     one = found[found["uri"].str.startswith(str(archive))]
     assert one["age"].nunique() == IMAGES
+    assert found["name"].nunique() == IMAGES
     for _, same in found.groupby("name"):
         assert len(same) == 4
         assert np.ptp(same["age"]) < 1e-3
