@@ -29,14 +29,21 @@ import pyarrow.parquet as pq
 import tyro
 
 from benchmarks.scoring import LOOK_EVERY_SECONDS, memory, run_job
+from jobs.pipeline import BATCH, BATCH_BYTES
 from lib.archive import Archive, Position, Reading
 from lib.commits import committed, recover, write_remaining
+from lib.faces.detector import DetectorSpec
+from lib.images import Limits
 from lib.labels import LabelCounts, rows_missing_and_repeated
 from lib.manifest import read_manifest, write_manifest
+from lib.models.bundle import read_bundle
 from lib.s3 import S3Options
 from lib.sources.entry import SUFFIXES, Entry
 from lib.stages.fetch import Fetch
-from lib.stages.stage import Stopwatch
+from lib.stages.find_faces import FindFaces
+from lib.stages.label import Label
+from lib.stages.predict import Predict
+from lib.stages.stage import Chain, Stopwatch
 from lib.storage import folder
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
@@ -51,6 +58,7 @@ class Options:
         model: Bundle folder of the model.
         rows: Numbers of rows of the manifests over the shards; none: only the comparison.
         compare: Whether to compare the sources.
+        cost: Images for which CPU seconds are counted; 0: none.
     """
 
     chips: tuple[Path, ...]
@@ -58,6 +66,7 @@ class Options:
     model: Path = Path("models/default")
     rows: tuple[int, ...] = ()
     compare: bool = True
+    cost: int = 2000
 
 
 def main() -> None:
@@ -70,6 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="storage-") as name, s3_server() as server:
         work = Path(name)
         lay_out(options, server, work / "local")
+        if options.cost:
+            cost(options.cost, options.model, server, work)
         if options.compare:
             compare(options, server, work)
         for rows in options.rows:
@@ -93,6 +104,40 @@ def lay_out(options: Options, server: S3Server, local: Path) -> None:
     for number, start in enumerate(range(0, len(rows), 2500)):
         table = pa.table({"image": rows[start : start + 2500]})
         pq.write_table(table, parts / f"train-{number:05}.parquet", row_group_size=100)
+
+
+def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
+    """CPU milliseconds for each image, without Ray: what is left of the speed where CPUs are short.
+
+    Seconds on the clock change with what else a machine does; these hardly do.
+    """
+    bundle = read_bundle(model.resolve())
+    s3 = S3Options(server.endpoint, "us-east-1")
+    stages = [
+        *(Fetch(10**7, s3=s3), FindFaces(DetectorSpec("none"), bundle.crop, Limits(), 1)),
+        *(Predict(bundle, ("age", "gender"), 1), Label(bundle)),
+    ]
+    chain = Chain(stages)
+    assert server.process is not None
+    rclone = psutil.Process(server.process.pid)
+    local = 0.0
+    for source in (str(work / "local"), "s3://objects", "s3://tars", "s3://parquet"):
+        entries = [e._asdict() for e in Archive([source], images, Reading(s3=s3))]
+        rows = pa.Table.from_pylist([{"id": n, **e} for n, e in enumerate(entries)])
+        rows = rows.drop_columns(["extra"])
+        chain(rows.slice(0, BATCH))  # the first batch traces the graphs and makes the client
+        started, served = time.process_time(), sum(rclone.cpu_times()[:2])
+        done = sum(map(len, chain.stream(rows, BATCH, BATCH_BYTES)))
+        assert done == images
+        spent = (time.process_time() - started) / images * 1000
+        served = (sum(rclone.cpu_times()[:2]) - served) / images * 1000
+        local = local or spent
+        print(
+            f"  {source:<14}{spent:6.2f} ms of CPU an image, the server's {served:5.2f} ms; speed to be "
+            f"had: {local / spent:.2f} of local, {local / (spent + served):.2f} with the server on the "
+            "same cores",
+            flush=True,
+        )
 
 
 def compare(options: Options, server: S3Server, work: Path) -> None:
