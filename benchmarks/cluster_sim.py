@@ -36,6 +36,7 @@ from lib.models.bundle import read_bundle
 from lib.placement import AGE, AHEAD, FACES, GENDER, TASK_CPUS, Pool
 from lib.schema import label_schema
 from lib.stages.stage import Stage, Stopwatch
+from lib.storage import folder as folder_of
 
 MODEL = Path("models/default")
 """Whose crops travel between the pools."""
@@ -152,7 +153,7 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         # One worker does what all the CPUs of a GPU do, and as far ahead.
         sleeping = Sleeping(options.gpu_ms / AHEAD, options.gpu_ms, read_bundle(MODEL).crop.size)
         with cluster(gpus, output), engine.cluster():
-            engine.commit_rows_in(output / "checkpoint")
+            engine.commit_rows_in(folder_of(output) / "checkpoint")
             seconds = engine.WorkSeconds("simulated")
             started = time.time()
             rows = pipeline.read_rows([manifest], ["id", "uri"], images)

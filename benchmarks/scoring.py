@@ -25,14 +25,14 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tyro
 
 from jobs.pipeline import BATCH
-from lib.archive import SUFFIXES
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
+from lib.labels import LabelCounts
 from lib.models.bundle import read_bundle
+from lib.sources.entry import SUFFIXES
 from lib.stages.fetch import Fetch
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
@@ -40,6 +40,7 @@ from lib.stages.predict import Predict
 from lib.stages.stage import Chain
 
 CORES = len(os.sched_getaffinity(0))
+LOOK_EVERY_SECONDS = 0.2
 MEMORY_EVERY_SECONDS = 4.0
 """Adding up the pages of all processes takes time from the very cores that are measured."""
 
@@ -107,35 +108,36 @@ def compare(name: str, images: list[Path], detector: Kind, model: Path, work: Pa
 
 
 def run_job(
-    folder: Path, detector: Kind, model: Path, work: Path, limit: int | None = None
-) -> JobRun:
-    """Run the job as a user does and watch its files and its memory."""
+    folder: Path | str, detector: Kind, model: Path, work: Path, limit: int | None = None,
+    more: Sequence[str] = (),
+) -> JobRun:  # fmt: skip
+    """Run the job as a user does and watch its files and its memory; they stay in `work/output`."""
     output = work / "output"
+    shutil.rmtree(output, ignore_errors=True)
     command = [
         *(sys.executable, "-m", "jobs.score", "--images", str(folder), "--output", str(output)),
-        *("--model", str(model), "--detector", detector),
+        *("--model", str(model), "--detector", detector, *more),
         *(("--limit", str(limit)) if limit else ()),
     ]
-    started = time.time()
+    started = looked = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0
+    counts = LabelCounts(output / "labels")
+    seen = [(started, 0)]
     while process.poll() is None:
-        peak = max(peak, memory(psutil.Process(process.pid)))
-        time.sleep(MEMORY_EVERY_SECONDS)
+        if time.time() - looked >= MEMORY_EVERY_SECONDS:
+            peak = max(peak, memory(psutil.Process(process.pid)))
+            looked = time.time()
+        if (rows := counts.update().total()) > seen[-1][1]:
+            seen.append((time.time(), rows))
+        time.sleep(LOOK_EVERY_SECONDS)
     if process.returncode:
         assert process.stderr is not None
         sys.exit(f"the job failed: {process.stderr.read().decode()}")
     seconds = time.time() - started
-    parts = sorted((f.stat().st_mtime, pq.read_metadata(f).num_rows) for f in files(output))
-    shutil.rmtree(output)
-    first, last = parts[0][0], parts[-1][0]
-    rows = sum(n for _, n in parts)
-    return JobRun(rows, seconds, first - started, (rows - parts[0][1]) / (last - first), peak)
-
-
-def files(output: Path) -> list[Path]:
-    """The label files of a run."""
-    return list((output / "labels").glob("*.parquet"))
+    rows = counts.update().total()
+    (first, before), (last, after) = seen[1], seen[-1]
+    return JobRun(rows, seconds, first - started, (after - before) / (last - first), peak)
 
 
 def memory(process: psutil.Process) -> int:

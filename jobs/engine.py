@@ -8,14 +8,12 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 # Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
 # pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
 os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
 
-import pyarrow.fs
 import ray
 import ray.data
 import ray.util.metrics
@@ -25,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.telemetry import STAGE_SECONDS
 from lib.errors import UserError
+from lib.storage import Folder
 
 
 @contextlib.contextmanager
@@ -79,7 +78,7 @@ def _native_errors_to_logs_only() -> Iterator[None]:
         sys.stderr = stderr
 
 
-def commit_rows_in(checkpoint: Path) -> None:
+def commit_rows_in(checkpoint: Folder) -> None:
     """Let Ray Data commit the rows that it writes, in two phases (see `lib.commits`).
 
     Args:
@@ -87,9 +86,9 @@ def commit_rows_in(checkpoint: Path) -> None:
     """
     ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
         "id",
-        str(checkpoint),
+        checkpoint.path,
         delete_checkpoint_on_success=False,
-        override_filesystem=pyarrow.fs.LocalFileSystem(),
+        override_filesystem=checkpoint.filesystem,
         checkpoint_manager_cls=_NothingToDrop,
     )
 

@@ -3,7 +3,7 @@
 Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from jobs import engine
 
 # isort: split
 # Only behind the engine, which sets up the environment for Ray Data.
+import pyarrow as pa
+import pyarrow.fs
 import ray.data
 
 from lib.faces.detector import DetectorSpec
@@ -24,6 +26,8 @@ from lib.stages.stage import Chain, Stage
 
 BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""
+BATCH_BYTES = 64 << 20
+"""Encoded images of a batch, where their sizes are known before they are read."""
 BLOCKS = 48
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
@@ -40,6 +44,7 @@ class Labelling:
         limits: what is not decoded at all.
         bundle: the model.
         age_distribution: give the whole distribution of each age, too.
+        carry: columns of the rows that go into the labels as they are.
     """
 
     source: Stage
@@ -47,6 +52,7 @@ class Labelling:
     limits: Limits
     bundle: Bundle
     age_distribution: bool
+    carry: tuple[str, ...] = ()
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         """What the workers of a pool do, in order; those of the last one make the label rows."""
@@ -58,7 +64,7 @@ class Labelling:
         if tasks:
             chain.append(Predict(self.bundle, tasks, pool.threads))
         if last:
-            chain.append(Label(self.bundle, self.age_distribution))
+            chain.append(Label(self.bundle, self.age_distribution, self.carry))
         return chain
 
 
@@ -68,15 +74,32 @@ def block_count(images: int) -> int:
     return max(1, -(-images // rows))
 
 
-def read_rows(files: Sequence[Path], columns: Sequence[str], count: int) -> ray.data.Dataset:
-    """Some columns of Parquet files with `count` rows together, in blocks of the right size."""
+def read_rows(
+    files: Sequence[Path | str],
+    columns: Sequence[str] | None,
+    count: int,
+    filesystem: pyarrow.fs.FileSystem | None = None,
+) -> ray.data.Dataset:
+    """Some or all columns of Parquet files with `count` rows together, in blocks of the right size."""
     return ray.data.read_parquet(
         [str(file) for file in files],
-        columns=list(columns),
+        columns=None if columns is None else list(columns),
+        filesystem=filesystem,
         partitioning=None,
         override_num_blocks=block_count(count),
         num_cpus=TASK_CPUS,
     )
+
+
+class Worker:
+    """The stages of a pool; what Ray makes of them in each of its workers."""
+
+    def __init__(self, stages: Sequence[Stage], report: Callable[[dict[str, float]], None]) -> None:
+        self._chain = Chain(stages, report)
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        """Send a block through the stages, batch by batch."""
+        yield from self._chain.stream(block, BATCH, BATCH_BYTES)
 
 
 def label(
@@ -98,9 +121,9 @@ def label(
     """
     for pool in pools:
         rows = rows.map_batches(
-            Chain,
+            Worker,
             fn_constructor_args=(labelling.stages(pool, pool is pools[-1]), report),
-            batch_size=BATCH,
+            batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=engine.pool(pool.least, pool.actors),

@@ -5,11 +5,9 @@ Importing this imports Ray, which takes seconds; jobs do so when their options h
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from jobs.pipeline import BATCH, Labelling
@@ -23,8 +21,7 @@ def sized(
     labelling: Labelling,
     pools: list[Pool],
     sizes: Mapping[str, Size],
-    manifest: Path,
-    columns: Sequence[str],
+    images: Callable[[], pa.Table],
 ) -> list[Pool]:
     """Size pools on CPUs and on GPUs to each other, by what is measured, and say so.
 
@@ -32,14 +29,12 @@ def sized(
         labelling: what is to be done.
         pools: in the order in which an image passes them, as large as the cluster.
         sizes: what the user wants, by name of pool.
-        manifest: Parquet file of the images; the first ones are measured.
-        columns: of the manifest, which the source of `labelling` takes.
+        images: gives some of the rows that the source of `labelling` takes, if they are needed.
     """
     told = all(sizes[pool.name].actors is not None for pool in pools)
     if any(pool.gpus for pool in pools) and not told:
         log.info("measuring a worker of each pool")
-        images = next(pq.ParquetFile(manifest).iter_batches(BATCH, columns=list(columns)))
-        rates = measure(labelling, pools, pa.Table.from_batches([images]))
+        rates = measure(labelling, pools, images().slice(0, BATCH))
         pools = balanced(pools, rates, sizes)
         log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
         faces, *models = pools

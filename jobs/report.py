@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.check()
     output = Output(options.labels)
     # matplotlib and SciPy take a second to import: what cannot work is refused before.
-    from lib.report.gallery import gallery, rows_at, write_annotated
+    from lib.report.gallery import Originals, gallery, rows_at, write_annotated
     from lib.report.page import Report, html
     from lib.report.tally import tally
 
@@ -65,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = tally(output, sizes)
     limits = limits_of(output)
     shown = [place for status in STATUSES for place in counts.sample(status)[:FACES]]
-    page = html(Report(output, counts, gallery(rows_at(output, shown), limits)))
+    rows = rows_at(output, shown)
+    page = html(Report(output, counts, gallery(rows, Originals(output, rows, limits))))
     write(options.output, page)
     sys.stdout.write(f"report: {options.output}\n")
     if options.annotate:
         rows = rows_at(output, counts.sample(OK)[: options.annotate])
-        written = write_annotated(rows, limits, ANNOTATED_SIDE, options.pictures)
+        originals = Originals(output, rows, limits)
+        written = write_annotated(rows, originals, ANNOTATED_SIDE, options.pictures)
         sys.stdout.write(f"annotated pictures: {written} in {options.pictures}\n")
     return 0
 

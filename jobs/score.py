@@ -3,33 +3,41 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import tyro
 
 from jobs.telemetry import RunMetrics
 from lib import logs, run_record
 from lib import options as command_line
-from lib.archive import Archive, ManifestSummary, read_summary, write_manifest
-from lib.commits import committed, roll_back, write_remaining
+from lib.archive import Archive, Reading
+from lib.commits import committed, compact, forget, ids_with_status, recover, write_remaining
 from lib.errors import UserError
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
+from lib.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
 from lib.models.bundle import Bundle, read_bundle
 from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Cluster, Growth, Layout, Size, place
 from lib.progress import Progress
+from lib.run_lock import RunLock
+from lib.s3 import TIMEOUT_SECONDS, S3Options
+from lib.schema import STATUSES, label_columns
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
+from lib.storage import Folder, folder, scheme_of
 from lib.summary import Summary, first_rows
 
 log = logging.getLogger("score")
 
 PROGRAM = "python -m jobs.score"
 FAILED, INTERRUPTED = 1, 130
+LABEL_NAMES = tuple(column.name for column in label_columns(with_distribution=True))
 HOW_TO_GO_ON = "the same command goes on where it was"
 
 
@@ -40,15 +48,23 @@ class Options:
     Stopped or killed at any moment, the same command goes on where it was.
 
     Attributes:
-        images: Folders, searched recursively, or image files.
-        output: Folder for the result: labels/, manifest/, run.json, summary.json.
+        images: Folders or s3:// prefixes, searched recursively for images, tars and Parquet; or
+            single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
+        output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model.
         detector: Who finds the faces. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.
+        column: The column of tables that holds the images, or their names; found by itself if there
+            is only one of bytes, or one called uri, url, path, file or image.
+        carry: Columns of tables that go into the labels with each image.
+        retry: Label again what has one of these statuses, such as download_error.
+        update: List the archive again, and label what is new or has changed since.
+        prune: With --update: drop the labels of images that are not there any more.
         max_image_pixels: An image of more pixels is not decoded, and gets the status too_large.
         max_image_bytes: The same for the bytes of the file.
+        fetch_timeout: Seconds for one attempt to read an image over a network.
         max_error_rate: Share of images with an error status above which the job fails.
         layout: fused: one pool does all where it can; separate: faces, age and gender each have one.
         faces: Workers that fetch, decode, detect and crop.
@@ -56,17 +72,24 @@ class Options:
         gender: Workers of the gender model.
         grows_to: What the cluster's autoscaler may start, where it has one.
         log_json: Log a JSON object a line, with the id of the run, for machines.
+        s3: Where S3 is, and how to use it.
     """
 
     images: tuple[str, ...]
-    output: Path
+    output: str
     model: Path = Path("models/default")
     detector: Kind = "mtcnn"
     detector_weights: str | None = None
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     limit: int | None = None
+    column: str | None = None
+    carry: tuple[str, ...] = ()
+    retry: tuple[str, ...] = ()
+    update: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    prune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     max_image_pixels: int = Limits.max_pixels
     max_image_bytes: int = Limits.max_bytes
+    fetch_timeout: float = TIMEOUT_SECONDS
     max_error_rate: float = 1.0
     layout: Layout = "auto"
     faces: Size = field(default_factory=Size)
@@ -74,6 +97,7 @@ class Options:
     gender: Size = field(default_factory=Size)
     grows_to: Growth = field(default_factory=Growth)
     log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    s3: tyro.conf.FlagCreatePairsOff[S3Options] = field(default_factory=S3Options)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -89,6 +113,14 @@ class Options:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
         if not 0 <= self.max_error_rate <= 1:
             raise UserError(f"--max-error-rate must be in 0..1, not {self.max_error_rate}")
+        if self.fetch_timeout <= 0:
+            raise UserError(f"--fetch-timeout must be greater than 0, not {self.fetch_timeout}")
+        if unknown := sorted(set(self.retried) - set(STATUSES)):
+            raise UserError(f"--retry cannot be {unknown[0]!r}; choose from {', '.join(STATUSES)}")
+        if self.prune and not self.update:
+            raise UserError("--prune needs --update: only a new listing shows what has vanished")
+        if taken := sorted(set(self.carry) & {*LABEL_NAMES, *SCHEMA.names}):
+            raise UserError(f"--carry {taken[0]}: labels have a column of that name already")
         for pool in ("faces", "age", "gender"):
             getattr(self, pool).check(f"--{pool}")
         self.grows_to.check("--grows-to")
@@ -108,6 +140,21 @@ class Options:
         )
 
     @property
+    def retried(self) -> tuple[str, ...]:
+        """The statuses of --retry, however they were separated."""
+        return tuple(status for group in self.retry for status in group.split(",") if status)
+
+    def s3_here(self) -> S3Options:
+        """How to use S3, with what this machine's environment says; as given where S3 plays no part.
+
+        Raises:
+            UserError: the options are impossible.
+        """
+        places = (*self.images, self.output)
+        remote = any(scheme_of(place) == "s3" for place in places) or self.s3 != S3Options()
+        return self.s3.resolved() if remote else self.s3
+
+    @property
     def limits(self) -> Limits:
         """What is not decoded."""
         return Limits(self.max_image_pixels, self.max_image_bytes)
@@ -117,6 +164,8 @@ class Options:
         return {
             "images": [i if "://" in i else str(Path(i).absolute()) for i in self.images],
             "limit": self.limit,
+            "column": self.column,
+            "carry": list(self.carry) or None,
             "model": model_id(bundle),
             "detector": self.detector_spec.digest(),
             "max_image_pixels": self.max_image_pixels,
@@ -124,82 +173,134 @@ class Options:
             "age_distribution": self.age_distribution,
         }
 
-    def run_id(self, bundle: Bundle) -> str:
-        """Names the run in logs and metrics."""
-        return run_record.run_id(self.output.absolute(), self.fingerprint(bundle))
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
     bundle = read_bundle(options.model.resolve())
+    reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
+    output = folder(options.output, reading.s3)
+    run = run_record.run_id(output, options.fingerprint(bundle))
     if options.log_json:
-        logs.as_json(options.run_id(bundle))
-    archive = Archive(options.images, options.limit)
-    run_record.claim(options.output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+        logs.as_json(run)
+    archive = Archive(options.images, options.limit, reading)
+    archive.carried()  # it checks
     try:
-        manifest = list_images(archive, options.output)
-        summary = label_images(options, bundle, manifest)
+        with failures_of_storage(), RunLock(output):
+            run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+            recover(output)
+            manifest = list_images(archive, output, options)
+            forget_rows(output, options.retried)
+            summary = label_images(options, bundle, manifest, output, reading)
+            return verdict(options, summary, manifest, output)
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
-    return verdict(options, summary)
 
 
-def list_images(archive: Archive, output: Path) -> ManifestSummary:
-    """List the archive once; a run that goes on has its list already."""
-    folder = output / "manifest"
-    if not folder.exists():
-        write_manifest(archive, str(folder))
-    manifest = read_summary(str(folder))
+@contextmanager
+def failures_of_storage() -> Iterator[None]:
+    """Turn what storage says into one line.
+
+    Raises:
+        UserError: in place of an error of the storage.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        name = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        raise UserError(f"the run stopped: {reason}{name}; {HOW_TO_GO_ON}") from error
+
+
+def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:
+    """List the archive once; a run that goes on has its list already, unless it is to be updated."""
+    listed = output / "manifest"
+    try:
+        manifest = read_manifest(listed)
+    except FileNotFoundError:
+        manifest = write_manifest(archive, listed)
+    else:
+        if options.update:
+            manifest = update_images(archive, output, manifest, options.prune)
     log.info("%s images to label", f"{manifest.images:,}")
     return manifest
 
 
-def label_images(options: Options, bundle: Bundle, manifest: ManifestSummary) -> Summary:
+def update_images(archive: Archive, output: Folder, manifest: Manifest, prune: bool) -> Manifest:
+    """List the archive again; what has changed loses its row, and so gets a new one."""
+    found = update(archive, output / "manifest", manifest, prune)
+    log.info(
+        "%s new, %s changed, %s vanished%s",
+        f"{found.new:,}", f"{len(found.changed):,}", f"{len(found.vanished):,}",
+        "" if not len(found.vanished) else ", dropped" if prune else ", kept",
+    )  # fmt: skip
+    if not found.is_empty:
+        forget(output / "labels", found.to_forget)
+    return found.finish(manifest)
+
+
+def forget_rows(output: Folder, statuses: Sequence[str]) -> None:
+    """Forget the rows with these statuses, so that they are made again."""
+    if statuses:
+        labels = output / "labels"
+        count = forget(labels, ids_with_status(labels, statuses))
+        log.info("%s images are tried again", f"{count:,}")
+
+
+def label_images(
+    options: Options, bundle: Bundle, manifest: Manifest, output: Folder, reading: Reading
+) -> Summary:
     """Label all images that have no row yet."""
-    labels, checkpoint = options.output / "labels", options.output / "checkpoint"
-    remaining = options.output / "remaining.parquet"
-    roll_back(labels, checkpoint)
-    done = committed(checkpoint, manifest.images)
-    count = write_remaining(options.output / "manifest", done, remaining)
+    labels, remaining = output / "labels", output / "remaining"
+    labels.make()
+    done = committed(labels, manifest.next_id)
     counts = LabelCounts(labels)
     started = time.monotonic()
     work_seconds: dict[str, float] = {}
-    if count:
-        run = options.run_id(bundle)
+    left = write_remaining(manifest, output / "manifest", done, remaining)
+    if left:
+        run = run_record.run_id(output, options.fingerprint(bundle))
         with Progress(manifest.images, counts.update, tell=RunMetrics(run, manifest.images)):
-            work_seconds = run_pipeline(options, bundle, remaining, count)
+            work_seconds = run_pipeline(options, bundle, remaining, sum(left), output, reading)
     else:
         log.info("all images have their row already; nothing to do")
-    remaining.unlink()
-    statuses = counts.update()
+    remaining.delete_all()
+    recover(output)
+    if left:
+        compact(output)
     return Summary(
         images=manifest.images,
         skipped=manifest.skipped,
-        statuses=statuses,
+        statuses=LabelCounts(labels).update(),
         faces=count_faces(labels),
         model=model_id(bundle),
         seconds=time.monotonic() - started,
-        images_this_time=count,
+        images_this_time=sum(left),
         work_seconds=work_seconds,
     )
 
 
-def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) -> dict[str, float]:
+def run_pipeline(
+    options: Options,
+    bundle: Bundle,
+    remaining: Folder,
+    count: int,
+    output: Folder,
+    reading: Reading,
+) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine, pipeline, rates
 
-    output = options.output.resolve()
-    columns = ["id", "uri"]
     labelling = pipeline.Labelling(
-        source=Fetch(options.max_image_bytes),
+        source=Fetch(options.max_image_bytes, reading.column, reading.s3, options.fetch_timeout),
         detector=options.detector_spec,
         limits=options.limits,
         bundle=bundle,
         age_distribution=options.age_distribution,
+        carry=options.carry,
     )
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
         pools = place(
@@ -209,20 +310,29 @@ def run_pipeline(options: Options, bundle: Bundle, remaining: Path, count: int) 
             options.sizes,
             bundle.weight_bytes,
         )
-        pools = rates.sized(labelling, pools, options.sizes, remaining, columns)
+        files = [f"{remaining.path}/{name}" for name in remaining.files()]
+        pools = rates.sized(
+            labelling, pools, options.sizes, lambda: remaining.read_table(remaining.files()[0])
+        )
         engine.commit_rows_in(output / "checkpoint")
-        work_seconds = engine.WorkSeconds(options.run_id(bundle))
-        rows = pipeline.read_rows([remaining.resolve()], columns, count)
+        work_seconds = engine.WorkSeconds(run_record.run_id(output, options.fingerprint(bundle)))
+        rows = pipeline.read_rows(files, None, count, remaining.filesystem)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
-        rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
+        labels = output / "labels"
+        rows.write_parquet(
+            labels.path,
+            filesystem=labels.filesystem,
+            ray_remote_args={"num_cpus": TASK_CPUS},
+        )
         return work_seconds.total()
 
 
-def verdict(options: Options, summary: Summary) -> int:
+def verdict(options: Options, summary: Summary, manifest: Manifest, output: Folder) -> int:
     """Check the result, sum up, and give the exit status."""
-    missing, repeated = rows_missing_and_repeated(options.output / "labels", summary.images)
-    summary.write(options.output)
-    sys.stdout.write(f"\n{summary}\n\n{first_rows(options.output / 'labels')}\n\n")
+    labels = output / "labels"
+    missing, repeated = rows_missing_and_repeated(labels, manifest.ids(output / "manifest"))
+    summary.write(output)
+    sys.stdout.write(f"\n{summary}\n\n{first_rows(labels)}\n\n")
     if missing or repeated:
         log.error("error: %d images have no row, %d rows are too many", missing, repeated)
         return FAILED
@@ -230,10 +340,10 @@ def verdict(options: Options, summary: Summary) -> int:
         log.error(
             "error: %.1f%% of the images could not be labelled, more than --max-error-rate %g; "
             "the column error of %s says why",
-            100 * summary.error_rate, options.max_error_rate, options.output / "labels",
+            100 * summary.error_rate, options.max_error_rate, labels,
         )  # fmt: skip
         return FAILED
-    sys.stdout.write(f"labels: {options.output / 'labels'}\n")
+    sys.stdout.write(f"labels: {labels}\n")
     return 0
 
 

@@ -1,91 +1,123 @@
-"""What there is to label: local folders and files → a manifest; and the bytes behind each entry.
+"""What there is to label: every image of folders, buckets, tars and tables, in order."""
 
-The listing is sorted within each source and follows no symbolic link: a link would make a file
-count twice, lead out of the archive, or round in circles. A source that is a link is followed.
-"""
+# ruff: noqa: PTH100, PTH110, PTH112, PTH116 - as in lib/sources/trees.py
 
-# A Path for each of millions of files would take longer than the listing:
-# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118, PTH208
-
-import dataclasses
-import errno
-import hashlib
-import itertools
-import json
-import logging
 import os
-import re
-import shutil
-import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from lib import s3
 from lib.errors import UserError
+from lib.s3 import S3Error, S3Options
+from lib.sources.entry import SUFFIXES, TABLES, TAR, Entry, File, Skip, is_image, suffix_of
+from lib.sources.shards import ranges
+from lib.sources.tables import Table
+from lib.sources.trees import ArrowTree, LocalTree, S3Tree
+from lib.storage import check_scheme, local_etag, local_path, local_uri, scheme_of
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-PART_ROWS = 100_000
-GROUP_ROWS = 10_000
-SCHEMA = pa.schema(
-    [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
-)
+RANGES_AT_A_TIME = 8
+ATTEMPTS_AT_THE_START = 3
+"""Whoever gave a wrong address shall know soon."""
+MOST_AHEAD = 10_000
+"""Files that are held back while a tar before them is still being listed."""
 
-FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large"]
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_FILE_SCHEME = "file://"
-_SUMMARY = "_summary.json"  # readers of Parquet folders pass over names that begin with _
-
-logger = logging.getLogger(__name__)
+_FILES = (*SUFFIXES, TAR, *TABLES)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One image of the archive.
+class Position(NamedTuple):
+    """How far a listing has come.
 
     Attributes:
-        uri: The absolute path as it is; for a path that is no UTF-8, which Arrow strings cannot
-            hold, a percent-encoded `file:///` URI. `local_path` undoes both.
-        size: In bytes.
-        etag: Changes when the file does.
+        source: number of the source.
+        done: uri of the last file that has been listed whole; None: none of this source.
+        part: uri of the file behind it that has been listed in part.
+        place: up to where: the byte of a tar, the row of a table.
     """
 
-    uri: str
-    size: int
-    etag: str
+    source: int = 0
+    done: str | None = None
+    part: str | None = None
+    place: int = -1
+
+
+@dataclass(frozen=True)
+class _One:
+    """A source that is a single file."""
+
+    file: File
+
+    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+        """The file."""
+        if after is None:
+            yield self.file
+
+
+Tree = LocalTree | S3Tree | ArrowTree | _One
+
+
+class _Listed(NamedTuple):
+    """What has been found, the file it is in, and where there; None: it is the whole file."""
+
+    file: str
+    place: int | None
+    what: Entry | Skip
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the sources are read.
+
+    Attributes:
+        column: of tables: holds the images or their names; None finds it.
+        unpack: look into the tars and tables that lie in folders.
+        carry: columns of tables whose values go with each image into its label.
+        s3: where S3 is.
+    """
+
+    column: str | None = None
+    unpack: bool = True
+    carry: tuple[str, ...] = ()
+    s3: S3Options = field(default_factory=S3Options)
 
 
 class Archive:
     """The images of one or more sources, to be iterated over once.
 
-    Memory grows with the largest single folder, not with the archive.
-
     Attributes:
         skipped: What was passed over so far, counted by reason: "other file type", "symbolic link",
             "not a regular file", "unreadable" (files or whole folders; each of these is logged).
+        position: Behind the last image that was given.
     """
 
-    def __init__(self, sources: Sequence[str], limit: int | None = None) -> None:
+    def __init__(
+        self, sources: Sequence[str], limit: int | None = None, reading: Reading | None = None
+    ) -> None:
         """Check the sources; nothing is listed yet.
 
         Args:
-            sources: Folders, which are searched recursively, and image files, as paths or as
-                `file:///` URIs. What lies in several of them is listed once.
+            sources: Folders and prefixes, which are searched recursively for images, tars and Parquet;
+                single images, tars and tables. Paths or URIs. Of folders what lies in several is
+                listed once.
             limit: Stop after so many images.
+            reading: How to read them.
 
         Raises:
             UserError: A source is missing, cannot be read, or is of a kind that is not supported.
         """
         self.skipped: Counter[str] = Counter()
+        self.position = Position()
         self._sources = sources
         self._limit = limit
-        self._roots = _outermost([_local_root(source) for source in sources])
+        self._reading = reading or Reading()
+        self._trees = _outermost([self._open(source) for source in sources])
 
     def __iter__(self) -> Iterator[Entry]:
         """List the images.
@@ -93,33 +125,116 @@ class Archive:
         Raises:
             UserError: At the end, where there was none.
         """
-        found = itertools.chain.from_iterable(map(self._walk, self._roots))
         empty = True
-        for entry in itertools.islice(found, self._limit):
+        for entry in islice(self.behind(Position()), self._limit):
             empty = False
             yield entry
         if empty:
             raise UserError(self._why_empty())
 
-    def _walk(self, root: str) -> Iterator[Entry]:
-        """Depth first, each folder by its sorted names; no recursion, for folders nest deep."""
-        levels = [iter([root])]
-        while levels:
-            path = next(levels[-1], None)
-            if path is None:
-                levels.pop()
-                continue
-            try:
-                info = os.stat(path, follow_symlinks=path == root)
-                if stat.S_ISDIR(info.st_mode):
-                    levels.append(_children(path))
-                elif reason := _why_skipped(path, info.st_mode):
-                    self.skipped[reason] += 1
+    def behind(self, position: Position, given: int = 0) -> Iterator[Entry]:
+        """List the images behind a position.
+
+        Args:
+            position: of an earlier listing of the same sources.
+            given: images that the earlier listing gave; they count towards the limit.
+        """
+        self.position = position
+        left = None if self._limit is None else self._limit - given
+        return islice(self._behind(position), left)
+
+    def _behind(self, position: Position) -> Iterator[Entry]:
+        for number in range(position.source, len(self._trees)):
+            start = position if number == position.source else Position(number)
+            done, current = start.done, start.part
+            for file, place, what in self._listed(start):
+                if isinstance(what, Skip):
+                    self.skipped[what.reason] += 1
+                    continue
+                if file != current:
+                    done, current = current or done, file
+                if place is None:
+                    self.position = Position(number, file)
                 else:
-                    yield Entry(_uri(path), info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}")
-            except OSError as error:
-                logger.warning("passed over %r: %s", path, error.strerror)
-                self.skipped["unreadable"] += 1
+                    self.position = Position(number, done, file, place)
+                yield what
+
+    def _listed(self, start: Position) -> Iterator[_Listed]:
+        """Everything of one source, in order; the ranges of tars are read side by side, ahead."""
+        with ThreadPoolExecutor(RANGES_AT_A_TIME, "tars") as threads:
+            ahead = _Ahead(start)
+            for item in self._trees[start.source].files(start.done):
+                if isinstance(item, Skip):
+                    yield from ahead.append(_Listed("", None, item))
+                elif not is_image(item.uri) and not self._reading.unpack:
+                    yield from ahead.append(_Listed("", None, Skip("other file type")))
+                elif suffix_of(item.uri) == TAR:
+                    for part in ranges(item, self._reading.s3):
+                        yield from ahead.expect(item.uri, threads.submit(part.entries))
+                elif suffix_of(item.uri) in TABLES:
+                    yield from ahead.rest()
+                    yield from self._rows(item, start)
+                else:
+                    image = Entry(item.uri, item.size, item.etag)
+                    yield from ahead.append(_Listed(item.uri, None, image))
+            yield from ahead.rest()
+
+    def _rows(self, file: File, start: Position) -> Iterator[_Listed]:
+        table = self._table(file)
+        alone = isinstance(self._trees[start.source], _One)
+        if not alone and self._reading.column is None and not table.holds_images():
+            # What names images here is likely about those beside it.
+            yield _Listed(file.uri, None, Skip("Parquet without images"))
+            return
+        first = start.place + 1 if file.uri == start.part else 0
+        for row, entry in table.entries(first):
+            yield _Listed(file.uri, row, entry)
+
+    def carried(self) -> list[pa.Field]:
+        """Names and types of the carried columns.
+
+        Raises:
+            UserError: A source has no such columns.
+        """
+        if not self._reading.carry:
+            return []
+        for tree in self._trees:
+            for file in tree.files():
+                if isinstance(file, File) and suffix_of(file.uri) in TABLES:
+                    return self._table(file).carried()
+        raise UserError(
+            f"--carry {' '.join(self._reading.carry)}: only tables have further columns, and there is "
+            f"none in {', '.join(map(repr, self._sources))}"
+        )
+
+    def _table(self, file: File) -> Table:
+        return Table(file, self._reading.column, self._reading.carry, self._reading.s3)
+
+    def _open(self, source: str) -> Tree:
+        scheme = check_scheme(source, "source")
+        if source.lower().endswith(_COMPRESSED):
+            raise UserError(
+                f"{source!r} is compressed, so no part can be read alone; decompress it"
+            )
+        if scheme == "s3":
+            return self._open_s3(source)
+        if scheme:
+            return ArrowTree(source.rstrip("/"))
+        return _open_local(source)
+
+    def _open_s3(self, source: str) -> Tree:
+        bucket, key = s3.split(source)
+        client = s3.client(self._reading.s3, ATTEMPTS_AT_THE_START)
+        try:
+            if suffix_of(source) in _FILES:
+                return _One(File(source, *client.size(bucket, key)))
+            as_folder = key if not key or key.endswith("/") else f"{key}/"
+            for prefix in dict.fromkeys((as_folder, key)):
+                if next(client.pages(bucket, prefix)):
+                    return S3Tree(f"{s3.SCHEME}{bucket}/{prefix}", self._reading.s3)
+        except S3Error as error:
+            raise UserError(f"cannot read {source!r}: {error}") from None
+        raise UserError(f"there is nothing at {source!r}; check its spelling")
 
     def _why_empty(self) -> str:
         sources = ", ".join(map(repr, self._sources))
@@ -128,174 +243,90 @@ class Archive:
         return f"no image in {sources} (passed over: {skipped or 'nothing'}); images end in {names}"
 
 
-@dataclass(frozen=True)
-class ManifestSummary:
-    """What a manifest holds.
+class _Ahead:
+    """What has been found behind tars that are still being listed; given in order."""
 
-    Attributes:
-        images: Its rows.
-        bytes: The sum of their sizes.
-        skipped: Reason → how many files were passed over, as `Archive.skipped` has it.
-        digest: SHA-256, in hexadecimal, of every row's uri, size and etag in order.
-    """
+    def __init__(self, start: Position) -> None:
+        self._start = start
+        self._waiting: deque[_Listed | tuple[str, Future[list[Entry | Skip]]]] = deque()
+        self._ranges = 0
 
-    images: int
-    bytes: int
-    skipped: dict[str, int]
-    digest: str
+    def append(self, item: _Listed) -> Iterator[_Listed]:
+        """Add something; gives what is ready."""
+        self._waiting.append(item)
+        return self._ready(RANGES_AT_A_TIME)
 
+    def expect(self, tar: str, images: "Future[list[Entry | Skip]]") -> Iterator[_Listed]:
+        """Add the images of a range; gives what is ready."""
+        self._waiting.append((tar, images))
+        self._ranges += 1
+        return self._ready(RANGES_AT_A_TIME)
 
-def write_manifest(archive: Archive, folder: str) -> ManifestSummary:
-    """List the archive into Parquet files of the columns `SCHEMA`; `id` counts from 0.
+    def rest(self) -> Iterator[_Listed]:
+        """Wait for everything."""
+        return self._ready(0)
 
-    The folder appears at once and complete, with its summary, or not at all. Files hold
-    `PART_ROWS` rows in row groups of `GROUP_ROWS`, and no more than one of them is in memory.
+    def _ready(self, ranges: int) -> Iterator[_Listed]:
+        while self._waiting and (
+            isinstance(self._waiting[0], _Listed)
+            or self._ranges > ranges
+            or len(self._waiting) > MOST_AHEAD
+            or ranges == 0
+        ):
+            first = self._waiting.popleft()
+            if isinstance(first, _Listed):
+                yield first
+            else:
+                self._ranges -= 1
+                yield from self._images(*first)
 
-    Raises:
-        FileExistsError: The folder is there already.
-        UserError: The archive holds no image.
-    """
-    target = Path(folder)
-    if target.exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
-    unfinished = target.with_name(f"{target.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        summary = _write_parts(archive, unfinished)
-        (unfinished / _SUMMARY).write_text(json.dumps(dataclasses.asdict(summary)))
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return summary
-
-
-def read_summary(folder: str) -> ManifestSummary:
-    """The summary of a manifest that was written before.
-
-    Raises:
-        FileNotFoundError: There is no complete manifest.
-    """
-    return ManifestSummary(**json.loads((Path(folder) / _SUMMARY).read_text()))
+    def _images(self, tar: str, images: "Future[list[Entry | Skip]]") -> Iterator[_Listed]:
+        resumed = tar == self._start.part
+        for what in images.result():
+            place = what.offset if isinstance(what, Entry) else None
+            if resumed and (place is None or place <= self._start.place):
+                continue
+            yield _Listed(tar, place, what)
 
 
-class FetchError(Exception):
-    """Bytes that could not be had; the message is one line.
-
-    Attributes:
-        status: `not_found`, `access_denied`, `too_large` or, for all else, `download_error`.
-    """
-
-    def __init__(self, status: FetchStatus, message: str) -> None:
-        super().__init__(message)
-        self.status: FetchStatus = status
-
-
-def fetch(uri: str, max_bytes: int) -> bytes:
-    """The bytes of an entry.
-
-    Raises:
-        FetchError: There is no such file, or it cannot be read, or is no regular file, or is larger
-            than `max_bytes`, of which nothing is read.
-    """
-    try:
-        with open(local_path(uri), "rb", opener=_open_without_waiting) as file:
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                raise FetchError("download_error", "not a regular file")
-            if info.st_size > max_bytes:
-                raise FetchError("too_large", f"{info.st_size} bytes; the limit is {max_bytes}")
-            return file.read(max_bytes)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FetchError("not_found", "no such file") from error
-    except PermissionError as error:
-        raise FetchError("access_denied", "no permission to read the file") from error
-    except OSError as error:
-        raise FetchError("download_error", error.strerror or type(error).__name__) from error
-
-
-def local_path(uri: str) -> Path:
-    """The file of a local entry's uri, or of a source: a path, or a `file:///` URI."""
-    if uri.startswith(f"{_FILE_SCHEME}/"):
-        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE_SCHEME))))
-    return Path(uri)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe would otherwise wait for its writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _uri(path: str) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return _FILE_SCHEME + quote_from_bytes(os.fsencode(path))
-    return path
-
-
-def _local_root(source: str) -> str:
-    """The absolute path of a source. Buckets, tars and tables will branch off here."""
-    scheme = _SCHEME.match(source)
-    if scheme and not source.startswith(f"{_FILE_SCHEME}/"):
-        raise UserError(f"{source!r} is not supported yet: give a local folder or image file")
+def _open_local(source: str) -> Tree:
     path = os.path.abspath(local_path(source))
     if not os.path.exists(path):
         raise UserError(f"no such folder or file: {source!r}; check the spelling of the path")
-    folder = os.path.isdir(path)
-    if not folder and not path.lower().endswith(SUFFIXES):
-        raise UserError(f"{source!r} is not supported yet: give a local folder or image file")
-    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK, effective_ids=True):
+    is_folder = os.path.isdir(path)
+    if not is_folder and suffix_of(path) not in _FILES:
+        raise UserError(
+            f"{source!r} is no source of images: give a folder, or a file that ends in "
+            f"{', '.join(_FILES)}"
+        )
+    if not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK, effective_ids=True):
         raise UserError(f"no permission to read {source!r}; check its owner and mode")
-    return path
+    if is_folder:
+        return LocalTree(path)
+    info = os.stat(path)
+    return _One(File(local_uri(path), info.st_size, local_etag(info)))
 
 
-def _outermost(roots: list[str]) -> list[str]:
-    """The roots without those that lie within another one or repeat it."""
-    real: dict[str, str] = {}
-    for root in roots:
-        real.setdefault(os.path.realpath(root), root)
+def _outermost(trees: list[Tree]) -> list[Tree]:
+    """The sources without those that lie within another one or repeat it."""
+    places: dict[str, Tree] = {}
+    for tree in trees:
+        places.setdefault(_place(tree), tree)
     return [
-        root
-        for path, root in real.items()
-        if not any(str(parent) in real for parent in Path(path).parents)
+        tree
+        for place, tree in places.items()
+        if not any(_lies_in(place, other, places[other]) for other in places)
     ]
 
 
-def _children(folder: str) -> Iterator[str]:
-    names = sorted(os.listdir(folder))
-    return (os.path.join(folder, name) for name in names)
+def _place(tree: Tree) -> str:
+    if isinstance(tree, LocalTree):
+        return os.path.realpath(tree.root)
+    uri = tree.file.uri if isinstance(tree, _One) else tree.uri
+    return uri if scheme_of(uri) else os.path.realpath(local_path(uri))
 
 
-def _why_skipped(path: str, mode: int) -> str | None:
-    if stat.S_ISLNK(mode):
-        return "symbolic link"
-    if not path.lower().endswith(SUFFIXES):
-        return "other file type"
-    return None if stat.S_ISREG(mode) else "not a regular file"
-
-
-def _write_parts(archive: Archive, folder: Path) -> ManifestSummary:
-    images = size = 0
-    digest = hashlib.sha256()
-    for number, part in enumerate(_parts(archive)):
-        columns = {
-            "id": range(images, images + len(part)),
-            "uri": [entry.uri for entry in part],
-            "size": [entry.size for entry in part],
-            "etag": [entry.etag for entry in part],
-        }
-        table = pa.table(columns, schema=SCHEMA)
-        pq.write_table(table, folder / f"part-{number:05}.parquet", row_group_size=GROUP_ROWS)
-        # No path holds a NUL, so different rows never run together to the same bytes.
-        digest.update("".join(f"{e.uri}\0{e.size}\0{e.etag}\0" for e in part).encode())
-        images += len(part)
-        size += sum(entry.size for entry in part)
-    return ManifestSummary(images, size, dict(archive.skipped), digest.hexdigest())
-
-
-def _parts(archive: Archive) -> Iterator[list[Entry]]:
-    entries = iter(archive)
-    while part := list(itertools.islice(entries, PART_ROWS)):
-        yield part
+def _lies_in(place: str, other: str, tree: Tree) -> bool:
+    if place == other or isinstance(tree, _One):
+        return False
+    return place.startswith(other if other.endswith("/") else f"{other}/")

@@ -2,10 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +13,12 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lib import run_record, summary
-from lib.archive import ManifestSummary, read_summary
 from lib.commits import PENDING
 from lib.errors import UserError
+from lib.manifest import Manifest, read_manifest
+from lib.s3 import S3Options
+from lib.storage import Folder, scheme_of
+from lib.storage import folder as as_folder
 
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
 """Small files are read side by side: from a bucket nearly all of the time is waiting for answers."""
@@ -62,7 +64,8 @@ class Output:
         """
         self.name = folder
         try:
-            self._files, self._root = _file_system(folder)
+            s3 = S3Options().resolved() if scheme_of(folder) == "s3" else None
+            self._folder = as_folder(folder, s3)
             self.record = self._json(run_record.FILE)
         except FileNotFoundError:
             raise UserError(
@@ -78,12 +81,22 @@ class Output:
         """All options that change a label, as `run.json` has them."""
         return self.record.get("fingerprint", {})
 
-    def manifest(self) -> ManifestSummary | None:
+    def manifest(self) -> Manifest | None:
         """What there is to label; None while the archive is being listed."""
         try:
-            return read_summary(f"{self.name}/manifest")
+            return read_manifest(self._folder / "manifest")
         except FileNotFoundError:
             return None
+
+    def places(self, ids: Collection[int]) -> dict[int, pa.Table]:
+        """Where images are: for each id its row of the manifest, as `lib.stages.fetch.Fetch` takes it."""
+        manifest, listed = self.manifest(), self._folder / "manifest"
+        found: dict[int, pa.Table] = {}
+        for part in manifest.parts if manifest else ():
+            rows = listed.read_table(part)
+            rows = rows.filter(pc.is_in(rows["id"], pa.array(ids, pa.int64())))
+            found |= {rows["id"][i].as_py(): rows.slice(i, 1) for i in range(len(rows))}
+        return found
 
     def summary(self) -> Mapping[str, Any] | None:
         """The contents of `summary.json`; None before the end of a labelling."""
@@ -98,10 +111,10 @@ class Output:
         A file that is being written, or was when its run was killed, is none of them.
         """
         # In this order: a file that appears after its listing cannot be missing from the other one.
-        labels = self._list("labels")
+        labels = _list(self._folder / "labels")
         pending = tuple(
             info.base_name.removesuffix(PENDING)
-            for info in self._list("checkpoint")
+            for info in _list(self._folder / "checkpoint")
             if info.base_name.endswith(PENDING)
         )
         return [
@@ -119,7 +132,7 @@ class Output:
         try:
             # The few statuses stay words of a dictionary: half the time of a million strings.
             return pq.ParquetFile(
-                self._files.open_input_file(file.path), read_dictionary=["status"]
+                self._folder.filesystem.open_input_file(file.path), read_dictionary=["status"]
             )
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
@@ -129,8 +142,8 @@ class Output:
 
     def counts(self) -> list[FileCounts]:
         """The statuses of all rows, file by file; of a million rows in about a second."""
-        on_disk = isinstance(self._files, fs.LocalFileSystem)
-        with ThreadPoolExecutor(THREADS_ON_DISK if on_disk else THREADS_ELSEWHERE) as threads:
+        number = THREADS_ON_DISK if self._folder.is_local else THREADS_ELSEWHERE
+        with ThreadPoolExecutor(number) as threads:
             return list(threads.map(self._count, self.label_files()))
 
     def _count(self, file: LabelFile) -> FileCounts:
@@ -139,16 +152,9 @@ class Output:
         pairs = pc.value_counts(statuses).to_pylist()
         return FileCounts(file.written, Counter({p["values"]: p["counts"] for p in pairs}))
 
-    def _list(self, folder: str) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
-        return self._files.get_file_info(selector)
-
     def _json(self, name: str) -> Mapping[str, Any]:
-        with self._files.open_input_stream(f"{self._root}/{name}") as file:
-            return json.loads(file.read())
+        return json.loads(self._folder.read(name))
 
 
-def _file_system(folder: str) -> tuple[fs.FileSystem, str]:
-    if "://" in folder:
-        return fs.FileSystem.from_uri(folder)
-    return fs.LocalFileSystem(), str(Path(folder).absolute())
+def _list(folder: Folder) -> list[fs.FileInfo]:
+    return folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
+from lib.storage import Folder
+from lib.storage import folder as as_folder
 
 FILE = "run.json"
 OWNED = ("labels", "manifest", "checkpoint")
 
 
 def claim(
-    output: Path,
+    output: Path | Folder,
     fingerprint: Mapping[str, Any],
     facts: Mapping[str, Any],
     owned: Sequence[str] = OWNED,
@@ -29,22 +31,19 @@ def claim(
     Raises:
         UserError: the output belongs to another run, to something else, or cannot be written.
     """
-    path = output / FILE
+    folder = as_folder(output)
     try:
-        if path.exists():
-            _compare(path, fingerprint)
+        if folder.holds(FILE):
+            _compare(folder, str(output), fingerprint)
             return
-        foreign = [name for name in owned if (output / name).exists()]
+        foreign = [name for name in owned if folder.holds(name)]
         if foreign:
             raise UserError(
                 f"{str(output)!r} holds {', '.join(foreign)} but no {FILE}, so what made them is "
                 "unknown; give another --output"
             )
-        output.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"fingerprint": fingerprint, **facts}, indent=2, ensure_ascii=False)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(text + "\n", "utf-8")
-        unfinished.replace(path)
+        folder.write(FILE, f"{text}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write to --output {str(output)!r}: {error.strerror}") from None
 
@@ -55,17 +54,17 @@ def run_id(output: object, fingerprint: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _compare(path: Path, fingerprint: Mapping[str, Any]) -> None:
+def _compare(folder: Folder, output: str, fingerprint: Mapping[str, Any]) -> None:
     try:
-        recorded = json.loads(path.read_text("utf-8"))["fingerprint"]
+        recorded = json.loads(folder.read(FILE))["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{str(path)!r} is damaged; give another --output") from None
+        raise UserError(f"{output + '/' + FILE!r} is damaged; give another --output") from None
     names = [n for n in {**recorded, **fingerprint} if recorded.get(n) != fingerprint.get(n)]
     if names:
         differences = "; ".join(
             f"{name} was {recorded.get(name)!r}, now {fingerprint.get(name)!r}" for name in names
         )
         raise UserError(
-            f"{str(path.parent)!r} belongs to another run: {differences}; use the options of that "
+            f"{output!r} belongs to another run: {differences}; use the options of that "
             "run to go on with it, or give another --output"
         )

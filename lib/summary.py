@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from lib.progress import duration
 from lib.schema import NO_FACE, OK, STATUSES
+from lib.storage import Folder
+from lib.storage import folder as as_folder
 
 FILE = "summary.json"
 PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow", "opencv-python-headless", "pillow")
@@ -52,7 +54,7 @@ class Summary:
         """Speed of the last start, its start-up included."""
         return self.images_this_time / self.seconds if self.seconds else 0.0
 
-    def write(self, output: Path) -> None:
+    def write(self, output: Path | Folder) -> None:
         """Write `summary.json` into the output."""
         facts = {
             **vars(self),
@@ -60,7 +62,7 @@ class Summary:
             "images_per_second": self.images_per_second,
             "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
-        (output / FILE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+        as_folder(output).write(FILE, (json.dumps(facts, indent=2) + "\n").encode())
 
     def __str__(self) -> str:
         """The summary for people, on several lines."""
@@ -83,12 +85,19 @@ class Summary:
         return "\n".join(lines)
 
 
-def first_rows(labels: Path, rows: int = 10) -> str:
+def first_rows(labels: Path | Folder, rows: int = 10) -> str:
     """The first label rows by id, as a text table: of small results all, of large ones any file's."""
-    files = sorted(labels.glob("*.parquet"))[:rows]
-    table = pq.ParquetDataset(files).read(["id", *TABLE_COLUMNS]).to_pandas()
+    folder = as_folder(labels)
+    columns = ["id", *TABLE_COLUMNS]
+    parts: list[pa.Table] = []
+    for name in folder.files():
+        if len(parts) < rows and sum(map(len, parts)) < 10_000:
+            parts.append(folder.read_table(name, columns))
+    if not parts:
+        return "no rows"
+    table = pa.concat_tables(parts).to_pandas()
     table = table.sort_values("id").head(rows)
-    table["uri"] = table["uri"].map(lambda uri: Path(uri).name)
+    table["uri"] = table["uri"].map(lambda uri: uri.rsplit("/", 1)[-1])
     table["error"] = table["error"].fillna("")
     return table[list(TABLE_COLUMNS)].to_string(
         index=False, float_format=lambda value: f"{value:.2f}", na_rep="-"

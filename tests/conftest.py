@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray_head import RayHead, ray_head
+from tests.s3_server import ENVIRONMENT, Proxy, S3Server, proxy_before, s3_server
 
 # A suite that a shell starts in the background inherits a SIGINT that is ignored, and so would its jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,7 +24,31 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """One S3 server for all tests; this process and the cluster have its credentials."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        with s3_server() as running:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def _proxy(s3: S3Server) -> Iterator[Proxy]:
+    with proxy_before(s3) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(_proxy: Proxy) -> Iterator[Proxy]:
+    """The server behind a proxy that can make it fail; at first it does not."""
+    _proxy.reset()
+    yield _proxy
+    _proxy.reset()
+
+
+@pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
     """One Ray cluster for all tests; more logical CPUs than cores, so that nothing waits for room."""
-    with ray_head(cpus=4) as running:
+    with ray_head(cpus=4, more=ENVIRONMENT) as running:
         yield running

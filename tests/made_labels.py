@@ -7,9 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.archive import Archive, local_path, write_manifest
+from lib.archive import Archive
+from lib.manifest import write_manifest
 from lib.run_record import claim
 from lib.schema import label_schema
+from lib.storage import folder as as_folder
+from lib.storage import local_path
 
 CARD = {
     "training": {"data": "made faces", "faces": {"train": 7}},
@@ -75,8 +78,9 @@ def make_output(
     """
     fingerprint = {"images": [str(images)], "limit": None, "model": "tiny@1", "detector": "mtcnn"}
     claim(folder, fingerprint, {"model": CARD})
-    write_manifest(Archive([str(images)]), str(folder / "manifest"))
-    manifest = pq.read_table(folder / "manifest").to_pylist()
+    listed = as_folder(folder) / "manifest"
+    parts = write_manifest(Archive([str(images)]), listed).parts
+    manifest = [entry for part in parts for entry in listed.read_table(part).to_pylist()]
     rows = []
     for entry in manifest:
         path = local_path(entry["uri"]).relative_to(images)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,18 +108,25 @@ class Machine:
 
 
 @contextmanager
-def ray_head(cpus: int, address: str = "127.0.0.1", **config: object) -> Iterator[RayHead]:
+def ray_head(
+    cpus: int,
+    address: str = "127.0.0.1",
+    more: Mapping[str, str] | None = None,
+    config: Mapping[str, object] | None = None,
+) -> Iterator[RayHead]:
     """Start a cluster, with a token and a folder of its own, so that it meets no other.
 
     Args:
         cpus: logical CPUs.
         address: of this machine; other nodes must reach it.
+        more: for the environment of the cluster and of its jobs.
         config: settings of Ray's own.
     """
-    port, dashboard_port, metrics_port = _free_port(), _free_port(), _free_port()
+    port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,
+            **(more or {}),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",
@@ -131,9 +138,9 @@ def ray_head(cpus: int, address: str = "127.0.0.1", **config: object) -> Iterato
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
             *(f"--node-ip-address={address}", f"--dashboard-port={dashboard_port}"),
-            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--metrics-export-port={metrics_port}",
-            *("--disable-usage-stats", f"--system-config={json.dumps(config)}"),
+            *("--disable-usage-stats", f"--system-config={json.dumps(dict(config or {}))}"),
         ]
         log = Path(folder, "head.log")
         with log.open("wb") as output:
@@ -146,7 +153,7 @@ def ray_head(cpus: int, address: str = "127.0.0.1", **config: object) -> Iterato
             f"http://{address}:{metrics_port}/metrics",
         )
         try:
-            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 60)
+            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 180)
             yield running
         finally:
             for part in running.processes():
@@ -208,7 +215,8 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.02)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

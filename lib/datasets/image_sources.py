@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
-from lib.archive import SUFFIXES, Archive, FetchError, fetch, local_path
+from lib.archive import Archive, Reading
 from lib.datasets.path_index import PathIndex
 from lib.errors import UserError
+from lib.sources.entry import SUFFIXES, TAR, is_image, suffix_of
+from lib.storage import FetchError, fetch, file_version, local_path, open_file, scheme_of
 from lib.tar import Member, TarError, buffered, iter_members
 
 PIECE_BYTES = 64 << 20
@@ -114,13 +116,10 @@ def _prefix_of(name: str, index: PathIndex) -> str | None:
 
 
 def _open_source(source: str) -> Source:
-    path = local_path(source)
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise UserError(f"{source!r} is compressed, so no part can be read alone; decompress it")
-    if path.suffix.lower() != ".tar":
+    if suffix_of(source) != TAR:
         return _Folder(source)
     try:
-        path.open("rb").close()
+        open_file(source).close()
     except OSError as error:
         raise UserError(f"cannot read {source!r}: {error.strerror}") from error
     return _Tar(source)
@@ -143,9 +142,10 @@ class _Tar:
                 # The piece that comes upon the damage reports it.
 
     def pieces(self) -> Iterator[Piece]:
-        info = local_path(self.source).stat()
-        for start in range(0, max(1, info.st_size), PIECE_BYTES):
-            yield _TarRange(self.source, start, start + PIECE_BYTES, info.st_size, info.st_mtime_ns)
+        with open_file(self.source) as file:
+            size, etag = file_version(file)
+        for start in range(0, max(1, size), PIECE_BYTES):
+            yield _TarRange(self.source, start, start + PIECE_BYTES, size, etag)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _TarRange:
     start: int
     end: int
     size: int
-    changed: int
+    etag: str
 
     def __iter__(self) -> Iterator[Found]:
         with _open_tar(self.source) as file:
@@ -171,17 +171,20 @@ class _Folder:
     source: str
 
     def __post_init__(self) -> None:
-        Archive((self.source,))  # it checks
+        self._archive()  # it checks
 
     def __str__(self) -> str:
         return self.source
 
+    def _archive(self) -> Archive:
+        return Archive((self.source,), reading=Reading(unpack=False))
+
     def names(self) -> Iterator[str]:
         root = _root(self.source)
-        return (_name(entry.uri, root) for entry in Archive((self.source,)))
+        return (_name(entry.uri, root) for entry in self._archive())
 
     def pieces(self) -> Iterator[Piece]:
-        entries = iter(Archive((self.source,)))
+        entries = iter(self._archive())
         while part := list(islice(entries, PIECE_FILES)):
             yield _Files(
                 self.source,
@@ -199,11 +202,11 @@ class _Files:
     def __iter__(self) -> Iterator[Found]:
         root = _root(self.source)
         for uri in self.uris:
-            yield Found(_name(uri, root), partial(fetch, uri))
+            yield Found(_name(uri, root), partial(_read_file, uri))
 
 
 def _open_tar(source: str) -> io.BufferedReader:
-    return buffered(io.FileIO(local_path(source)))
+    return buffered(cast(io.RawIOBase, open_file(source)))
 
 
 def _images(file: io.BufferedReader, start: int = 0, end: int | None = None) -> Iterator[Member]:
@@ -218,13 +221,21 @@ def _read_member(file: io.BufferedReader, member: Member, max_bytes: int) -> byt
     return file.read(member.size)
 
 
-def _root(source: str) -> Path:
-    """The folder to which names are relative."""
+def _read_file(uri: str, max_bytes: int) -> bytes:
+    return fetch(uri, max_bytes).data
+
+
+def _root(source: str) -> Path | str:
+    """The folder to which names are relative; a prefix in object storage."""
+    if scheme_of(source):
+        return source.rpartition("/")[0] if is_image(source) else source.rstrip("/")
     path = local_path(source).absolute()
     return path if path.is_dir() else path.parent
 
 
-def _name(uri: str, root: Path) -> str:
+def _name(uri: str, root: Path | str) -> str:
+    if isinstance(root, str):
+        return uri.removeprefix(root).lstrip("/")
     relative = os.path.relpath(local_path(uri), root)
     return os.fsencode(relative).decode("utf-8", "replace")
 

@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lib.archive import FetchError
 from lib.datasets.face_image import LIMITS, face_image
 from lib.datasets.image_sources import Found, Piece
 from lib.datasets.path_index import PathIndex
 from lib.datasets.rules import IMAGE_RULES, Thresholds, first_rule
 from lib.images import ImageError
+from lib.storage import FetchError
 from lib.tar import TarError
 
 MISSING_IMAGE = "missing_image"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lib.archive import ManifestSummary
+from lib.manifest import Manifest
 from lib.output import Output
 from lib.progress import duration
 from lib.report.gallery import shorten
@@ -34,7 +34,7 @@ def facts(output: Output) -> list[FactGroup]:
     return [group for group in groups if group.facts]
 
 
-def _archive(output: Output, manifest: ManifestSummary | None) -> FactGroup:
+def _archive(output: Output, manifest: Manifest | None) -> FactGroup:
     options = output.fingerprint
     sources = options.get("images", [])
     more = f" and {len(sources) - _MOST_SOURCES:,} more" if len(sources) > _MOST_SOURCES else ""

@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lib.archive import FetchError, fetch
 from lib.images import ImageError, Limits, Picture, decode
 from lib.metrics import age_band
 from lib.output import Output
 from lib.report.picture import annotate
 from lib.report.tally import Place
+from lib.s3 import S3Options
 from lib.schema import NO_FACE, OK, label_schema
+from lib.stages.fetch import Fetch
+from lib.stages.stage import Stopwatch
+from lib.storage import FetchError, scheme_of
 
 LARGE, SMALL = (760, 640), (340, 340)
 """What the pictures fit into, in pixels."""
@@ -92,25 +95,59 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: (r["age"] is None, r["age"] or 0, r["status"], r["id"]))
 
 
-def gallery(rows: Sequence[Mapping[str, Any]], limits: Limits) -> list[Item]:
+class Originals:
+    """The pictures that label rows speak of, read again from the archive."""
+
+    def __init__(self, output: Output, rows: Sequence[Mapping[str, Any]], limits: Limits) -> None:
+        """Look up where they are.
+
+        Args:
+            output: that the rows are from.
+            rows: as `rows_at` gives them.
+            limits: what is not decoded.
+        """
+        sources = output.fingerprint.get("images", [])
+        remote = any(scheme_of(source) == "s3" for source in sources)
+        self._s3 = S3Options().resolved() if remote else S3Options()
+        self._column = output.fingerprint.get("column")
+        self._places = output.places([row["id"] for row in rows])
+        self._limits = limits
+
+    def picture(self, row: Mapping[str, Any], side: int) -> Picture:
+        """Read and decode the picture of a row, with at least so many pixels on a side.
+
+        Raises:
+            FetchError: it cannot be read any more.
+            ImageError: it cannot be decoded.
+        """
+        place = self._places.get(row["id"], pa.table({"uri": [row["uri"]]}))
+        fetch = Fetch(self._limits.max_bytes, self._column, self._s3)
+        fetch.setup(Stopwatch())
+        (fetched,) = fetch(place).to_pylist()
+        if fetched["data"] is None:
+            raise FetchError(fetched["status"], fetched["error"])
+        return decode(fetched["data"], self._limits, at_least=side)
+
+
+def gallery(rows: Sequence[Mapping[str, Any]], originals: Originals) -> list[Item]:
     """Fetch and draw the pictures of label rows, several at a time.
 
     Args:
         rows: as `rows_at` gives them.
-        limits: what is not decoded.
+        originals: of these rows.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(lambda row: _item(row, limits), rows))
+        return list(threads.map(lambda row: _item(row, originals), rows))
 
 
 def write_annotated(
-    rows: Sequence[Mapping[str, Any]], limits: Limits, fit: int, folder: Path
+    rows: Sequence[Mapping[str, Any]], originals: Originals, fit: int, folder: Path
 ) -> int:
     """Write pictures with their labels drawn on as `ID.jpg`, several at a time.
 
     Args:
         rows: as `rows_at` gives them.
-        limits: what is not decoded.
+        originals: of these rows.
         fit: the longer side of a picture in pixels, at most.
         folder: is made if need be.
 
@@ -121,7 +158,7 @@ def write_annotated(
 
     def write(row: Mapping[str, Any]) -> bool:
         try:
-            picture = _picture(row, limits, fit)
+            picture = originals.picture(row, fit)
         except (FetchError, ImageError):
             return False
         words = max(12, fit // 60)
@@ -152,11 +189,11 @@ def shorten(text: str, most: int = MOST_LETTERS) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
-def _item(row: Mapping[str, Any], limits: Limits) -> Item:
+def _item(row: Mapping[str, Any], originals: Originals) -> Item:
     error, small, large = row["error"] or "", None, None
     if row["status"] in (OK, NO_FACE):
         try:
-            picture = _picture(row, limits, max(LARGE))
+            picture = originals.picture(row, max(LARGE))
         except (FetchError, ImageError) as problem:
             error = f"it was labelled, but cannot be shown now: {problem}"
         else:
@@ -171,7 +208,3 @@ def _item(row: Mapping[str, Any], limits: Limits) -> Item:
         small=small,
         large=large,
     )
-
-
-def _picture(row: Mapping[str, Any], limits: Limits, side: int) -> Picture:
-    return decode(fetch(row["uri"], limits.max_bytes), limits, at_least=side)

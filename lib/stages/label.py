@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.calibration import apply_temperature
@@ -21,10 +22,12 @@ class Label:
     Attributes:
         bundle: the model; its calibration is applied here.
         with_distribution: give the whole distribution of the age, too.
+        carry: further columns that go with each image.
     """
 
     bundle: Bundle
     with_distribution: bool = False
+    carry: tuple[str, ...] = ()
 
     def setup(self, watch: Stopwatch) -> None:
         """Nothing to load."""
@@ -42,8 +45,12 @@ class Label:
         # The largest face comes first; an image without any takes row null, hence null everywhere.
         main = faces.take(pa.array(offsets[:-1], mask=counts == 0))
         schema = label_schema(self.with_distribution)
+        for name in self.carry:
+            schema = schema.append(batch.schema.field(name))
         columns = {name: batch[name] for name in ("id", "uri", "status", "error")}
-        columns |= {name: batch[name] for name in ("width", "height")}
+        columns |= {name: batch[name] for name in ("width", "height", *self.carry)}
+        if "note" in batch.column_names:
+            columns["error"] = pc.coalesce(columns["error"], batch["note"])
         columns |= {"face_count": pa.array(counts)}
         columns |= dict(zip(faces.type.names, main.flatten(), strict=True))
         columns |= {"faces": pa.ListArray.from_arrays(pa.array(offsets), faces)}

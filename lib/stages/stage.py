@@ -3,7 +3,9 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 from typing import Protocol
 
 import pyarrow as pa
@@ -12,10 +14,11 @@ REPORT_EVERY_SECONDS = 1.0
 
 
 class Stopwatch:
-    """Adds up seconds by the name of what was done."""
+    """Adds up seconds by the name of what was done; threads may share it."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._lock = Lock()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -24,12 +27,15 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            with self._lock:
+                self._seconds[name] += seconds
 
     def take(self) -> dict[str, float]:
         """Give the seconds so far and start again from zero."""
-        seconds = dict(self._seconds)
-        self._seconds.clear()
+        with self._lock:
+            seconds = dict(self._seconds)
+            self._seconds.clear()
         return seconds
 
 
@@ -67,9 +73,45 @@ class Chain:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Send a batch through all stages."""
-        for stage in self._stages:
+        return self._finish(self._stages[0](batch))
+
+    def stream(self, block: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
+        """Send a block through all stages, a batch at a time.
+
+        The first stage, which may wait for a network, is always one batch ahead of the others.
+
+        Args:
+            block: any number of rows.
+            rows: the largest batch.
+            size: bytes of images that make a batch full, where the block knows them (column `size`).
+        """
+        first = self._stages[0]
+        with ThreadPoolExecutor(1, "ahead") as thread:
+            waiting = None
+            for batch in _batches(block, rows, size):
+                begun = thread.submit(first, batch)
+                if waiting is not None:
+                    yield self._finish(waiting.result())
+                waiting = begun
+            if waiting is not None:
+                yield self._finish(waiting.result())
+
+    def _finish(self, batch: pa.Table) -> pa.Table:
+        for stage in self._stages[1:]:
             batch = stage(batch)
         if time.monotonic() - self._reported >= REPORT_EVERY_SECONDS:
             self._reported = time.monotonic()
             self._report(self._watch.take())
         return batch
+
+
+def _batches(block: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
+    sizes = block["size"].to_pylist() if "size" in block.column_names else [None] * len(block)
+    start = 0
+    together = 0
+    for row, bytes_ in enumerate(sizes):
+        if row > start and (row - start >= rows or together + (bytes_ or 0) > size):
+            yield block.slice(start, row - start)
+            start, together = row, 0
+        together += bytes_ or 0
+    yield block.slice(start)

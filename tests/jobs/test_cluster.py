@@ -57,7 +57,7 @@ def machines() -> Iterator[Machines]:
         "health_check_timeout_ms": 1000,
         "health_check_failure_threshold": 10,
     }
-    with hosts(8) as (here, *others), ray_head(cpus=0, address=here.address, **config) as head:
+    with hosts(8) as (here, *others), ray_head(0, here.address, config=config) as head:
         cpu = [head.add(host, cpus=1) for host in others[:2]]
         gpu = [head.add(host, cpus=1, gpus=1) for host in others[2:4]]
         yield Machines(head, cpu, gpu, others[4:])

@@ -20,13 +20,13 @@ import pytest
 from PIL import Image
 
 from jobs.score import main
-from lib.archive import local_path
 from lib.demo import EXPECTED, make_demo
 from lib.errors import UserError
 from lib.labels import LabelCounts
 from lib.models.bundle import read_bundle
 from lib.run_record import claim
 from lib.schema import label_schema
+from lib.storage import local_path
 from tests.bundles import make_bundle
 from tests.nasty import make_nasty
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
@@ -284,7 +284,15 @@ def test_submitted_job(head: RayHead, model: Path, portraits: Path, tmp_path: Pa
         (["--faces.actors", "0"], "--faces.actors must be at least 1, not 0"),
         (["--speed", "high"], "unknown option --speed high"),
         (["--images", "/no/such/folder"], "/no/such/folder"),
-        (["--images", "s3://bucket"], "s3://bucket"),
+        (["--images", "s3://"], "names no bucket"),
+        (["--images", "http://host/photos"], "http:// is not supported"),
+        (["--output", "ftp://host/labels"], "ftp:// is not supported"),
+        (["--retry", "bad_luck"], "--retry cannot be 'bad_luck'; choose from ok, no_face"),
+        (["--prune"], "--prune needs --update"),
+        (["--carry", "age"], "--carry age: labels have a column of that name already"),
+        (["--carry", "person"], "only tables have further columns"),
+        (["--s3.profile", "nobody"], "nobody"),
+        (["--s3.endpoint", "here"], "the endpoint of S3 must be a URL"),
         (["--model", "/no/such/model"], "/no/such/model"),
         (["--output", "/proc/nothing"], "/proc/nothing"),
     ],

@@ -1,15 +1,20 @@
+import io
+import json
 import os
+import tarfile
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lib import archive
-from lib.archive import Archive, FetchError, fetch, local_path, read_summary, write_manifest
+from lib.archive import Archive, Position, Reading
 from lib.errors import UserError
+from lib.sources import shards
+from lib.storage import FetchError, fetch, local_path
 from tests import nasty
 
 NOBODY = 65534
@@ -129,9 +134,9 @@ def test_an_unreadable_folder_is_counted_and_logged(
         ("missing", "no such folder or file"),
         ("two\nlines", "no such folder or file"),
         ("file:///nowhere", "no such folder or file"),
-        ("s3://bucket/prefix", "not supported yet"),
-        ("gs://bucket", "not supported yet"),
-        ("file://host/path", "not supported yet"),
+        ("http://host/path", "http:// is not supported"),
+        ("file://host/path", "file:// is not supported"),
+        ("photos.tar.gz", "is compressed"),
     ],
 )
 def test_a_source_that_cannot_be_listed_is_named(source: str, says: str) -> None:
@@ -141,7 +146,7 @@ def test_a_source_that_cannot_be_listed_is_named(source: str, says: str) -> None
 
 
 def test_a_single_file_that_is_no_image_is_refused(tree: Path) -> None:
-    assert "not supported yet" in refused(tree / "notes.txt")
+    assert "is no source of images" in refused(tree / "notes.txt")
 
 
 def test_an_archive_without_images_is_refused(tmp_path: Path) -> None:
@@ -151,13 +156,11 @@ def test_an_archive_without_images_is_refused(tmp_path: Path) -> None:
     assert "1 x other file type" in message
 
 
-def test_every_name_survives_the_manifest(tmp_path: Path) -> None:
+def test_every_name_survives(tmp_path: Path) -> None:
     folder = tmp_path / "nasty"
     expected = nasty.make_nasty(folder)
 
-    write_manifest(Archive([str(folder)]), str(tmp_path / "manifest"))
-
-    uris = pq.read_table(tmp_path / "manifest").column("uri").to_pylist()
+    uris = [entry.uri for entry in Archive([str(folder)])]
     assert {local_path(uri).name for uri in uris} == set(expected)
     assert str(folder / "100%25 sure.jpg") in uris
     assert f"file://{folder}/latin1-%E9.jpg" in uris
@@ -171,70 +174,6 @@ def test_a_file_uri_is_a_source(tree: Path) -> None:
     (tree / "with space" / "x.jpg").touch()
     found = Archive([f"{tree.as_uri()}/with%20space"])
     assert [entry.uri for entry in found] == [str(tree / "with space" / "x.jpg")]
-
-
-def test_the_manifest(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "PART_ROWS", 3)
-    monkeypatch.setattr(archive, "GROUP_ROWS", 2)
-    entries = list(Archive([str(tree)]))
-
-    summary = write_manifest(Archive([str(tree)]), str(tmp_path / "out" / "manifest"))
-
-    folder = tmp_path / "out" / "manifest"
-    table = pq.read_table(folder)
-    assert table.schema.equals(archive.SCHEMA)
-    assert table.to_pylist() == [
-        {"id": id_, "uri": entry.uri, "size": entry.size, "etag": entry.etag}
-        for id_, entry in enumerate(entries)
-    ]
-    assert [
-        pq.read_metadata(path).num_row_groups for path in sorted(folder.glob("part-*.parquet"))
-    ] == [2, 1]
-    assert (summary.images, summary.bytes) == (4, 26)
-    assert summary.skipped == {"other file type": 3}
-    assert read_summary(str(folder)) == summary
-
-
-def test_the_digest_tells_archives_apart(tree: Path, tmp_path: Path) -> None:
-    def digest(name: str) -> str:
-        return write_manifest(Archive([str(tree)]), str(tmp_path / name)).digest
-
-    first = digest("first")
-    assert digest("same") == first
-    os.utime(tree / "a.jpeg", ns=(0, 1))
-    assert digest("touched") != first
-
-
-def test_an_interrupted_listing_leaves_no_manifest(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "manifest"
-    (tmp_path / "manifest.tmp").mkdir()
-    (tmp_path / "manifest.tmp" / "part-00007.parquet").write_text("left by a killed run")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(archive, "PART_ROWS", 3)
-        patch.setattr(archive, "_why_skipped", _interrupt_at("c.tif"))
-        with pytest.raises(KeyboardInterrupt):
-            write_manifest(Archive([str(tree)]), str(target))
-    assert not list(tmp_path.glob("manifest*"))
-
-    with pytest.raises(FileNotFoundError):
-        read_summary(str(target))
-    assert write_manifest(Archive([str(tree)]), str(target)).images == 4
-    with pytest.raises(FileExistsError):
-        write_manifest(Archive([str(tree)]), str(target))
-
-
-def _interrupt_at(name: str) -> Callable[[str, int], str | None]:
-    original = archive._why_skipped
-
-    def why_skipped(path: str, mode: int) -> str | None:
-        if path.endswith(name):
-            raise KeyboardInterrupt
-        return original(path, mode)
-
-    return why_skipped
 
 
 def test_listing_takes_no_memory_for_what_it_has_passed(tmp_path: Path) -> None:
@@ -253,7 +192,8 @@ def test_listing_takes_no_memory_for_what_it_has_passed(tmp_path: Path) -> None:
 
 
 def test_fetch_gives_the_bytes(tree: Path) -> None:
-    assert fetch(str(tree / "a.jpeg"), 6) == b"a.jpeg"
+    assert fetch(str(tree / "a.jpeg"), 6).data == b"a.jpeg"
+    assert fetch(str(tree / "a.jpeg"), 6, 2, 3).data == b"jpe"
 
 
 @pytest.mark.parametrize(
@@ -281,3 +221,155 @@ def test_fetch_without_permission(as_nobody: Path) -> None:
     with pytest.raises(FetchError) as caught:
         fetch(str(locked), 10)
     assert caught.value.status == "access_denied"
+
+
+def tar(file: Path, members: dict[str, bytes], cut: int = 0) -> Path:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) - cut])
+    return file
+
+
+SHARD = {"a.jpg": b"A" * 700, "a.json": b"{}", "b/b.PNG": b"B", "c.jpg": b"C" * 5}
+
+
+def test_the_images_of_a_tar(tmp_path: Path) -> None:
+    shard = tar(tmp_path / "in" / "shard.tar", SHARD)
+    found = Archive([str(tmp_path / "in")])
+    entries = list(found)
+    assert [entry.uri for entry in entries] == [
+        f"{shard}#{n}" for n in ("a.jpg", "b/b.PNG", "c.jpg")
+    ]
+    assert found.skipped == {"other file type": 1}
+    for entry, name in zip(entries, ("a.jpg", "b/b.PNG", "c.jpg"), strict=True):
+        assert entry.container == str(shard)
+        assert fetch(entry.container, 10**6, entry.offset or 0, entry.size).data == SHARD[name]
+
+
+@pytest.mark.parametrize("cut", [10_240, 10_000, 9_000])
+def test_the_rest_of_a_damaged_tar_is_one_entry(tmp_path: Path, cut: int) -> None:
+    """Cut within the end marks, within the last member, or before it."""
+    members = {f"{n:02}.jpg": bytes([n]) * 600 for n in range(12)}
+    shard = tar(tmp_path / "shard.tar", members, cut)
+    *whole, rest = Archive([str(shard)])
+    assert len(whole) < 12
+    assert all(entry.fault is None for entry in whole)
+    assert rest.fault is not None
+    assert rest.fault.startswith("decode_error: the tar cannot be read from byte ")
+    assert rest.uri.startswith(f"{shard}#[from byte ")
+
+
+def test_a_tar_in_ranges_is_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {f"{n:03}.jpg": bytes([n]) * (n * 37 % 3000) for n in range(200)}
+    shard = tar(tmp_path / "shard.tar", members)
+    whole = list(Archive([str(shard)]))
+    monkeypatch.setattr(shards, "RANGE_BYTES", 10_000)
+    assert list(Archive([str(shard)])) == whole
+    assert len(whole) == 200
+
+
+def parquet(file: Path, **columns: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), file, row_group_size=2)
+    return file
+
+
+def test_parquet_that_holds_images(tmp_path: Path) -> None:
+    images = [{"bytes": b"1", "path": "one.jpg"}, {"bytes": b"2", "path": None}]
+    struct = parquet(tmp_path / "hf" / "train.parquet", image=images, label=[3, 4])
+    bytes_ = parquet(tmp_path / "b.parquet", jpg=[b"1", b"22", b"3"], name=["a", "b", "c"])
+    reading = Reading(carry=("label",))
+    found = list(Archive([str(struct.parent)], reading=reading))
+    assert [(e.uri, e.container, e.offset, e.extra) for e in found] == [
+        (f"{struct}#one.jpg", str(struct), 0, (3,)),
+        (f"{struct}#1", str(struct), 1, (4,)),
+    ]
+    found = list(Archive([str(bytes_)]))
+    assert [(e.uri, e.offset) for e in found] == [(f"{bytes_}#{n}", n) for n in range(3)]
+    (field,) = Archive([str(struct)], reading=reading).carried()
+    assert field == pa.field("label", pa.int64())
+
+
+ROWS = [
+    {"id": "7", "path": "photos/a.jpg"},
+    {"id": "8", "path": "/abs/b.jpg"},
+    {"id": "9", "path": "s3://bucket/c.jpg"},
+    {"id": "10", "path": ""},
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_tables_that_name_images(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"table.{suffix}"
+    if suffix == "csv":
+        file.write_text("id,path\n" + "".join(f"{row['id']},{row['path']}\n" for row in ROWS))
+    elif suffix == "jsonl":
+        file.write_text("\n".join(json.dumps(row) for row in ROWS))
+    else:
+        pq.write_table(pa.Table.from_pylist(ROWS), file)
+    found = list(Archive([str(file)], reading=Reading(carry=("id",))))
+    assert [e.uri for e in found] == [
+        str(tmp_path / "photos/a.jpg"), "/abs/b.jpg", "s3://bucket/c.jpg", f"{file}#3"
+    ]  # fmt: skip
+    assert [e.extra for e in found] == [("7",), ("8",), ("9",), ("10",)]
+    assert found[3].fault == "not_found: the row of the table names no image"
+    behind = Archive([str(file)], reading=Reading(carry=("id",)))
+    assert [e.uri for e in behind.behind(Position(0, None, str(file), 1))] == [
+        e.uri for e in found[2:]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "says"),
+    [
+        ({"n": [1]}, None, "has no column of images"),
+        (
+            {"a": [b""], "b": [b""]},
+            None,
+            "several columns of bytes (a, b); choose one with --column",
+        ),
+        ({"uri": ["x"]}, "url", "has no column 'url'; it has uri"),
+        ({"uri": ["x"], "n": [1]}, "n", "holds neither images nor their names"),
+    ],
+)
+def test_tables_without_a_clear_column(
+    tmp_path: Path, columns: dict[str, object], column: str | None, says: str
+) -> None:
+    file = parquet(tmp_path / "t.parquet", **columns)
+    with pytest.raises(UserError) as caught:
+        list(Archive([str(file)], reading=Reading(column=column)))
+    assert says in str(caught.value)
+
+
+def test_tables_beside_images_are_not_taken_for_more(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    parquet(tmp_path / "metadata.parquet", file_name=["a.jpg"])
+    found = Archive([str(tmp_path)])
+    assert [entry.uri for entry in found] == [str(tmp_path / "a.jpg")]
+    assert found.skipped == {"Parquet without images": 1}
+
+
+def test_carried_columns_need_a_table(tree: Path) -> None:
+    with pytest.raises(UserError, match="only tables have further columns"):
+        Archive([str(tree)], reading=Reading(carry=("label",))).carried()
+
+
+def test_a_listing_goes_on_behind_every_image(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders, tars cut into ranges, Parquet, several sources: stopped after each image."""
+    monkeypatch.setattr(shards, "RANGE_BYTES", 2048)
+    tar(tree / "b" / "5.tar", {f"{n}.jpg": b"x" * 900 for n in range(9)})
+    parquet(tree / "d.parquet", image=[b"1", b"2", b"3"])
+    other = tar(tree.parent / "other.tar", SHARD)
+    sources = [str(tree), str(other)]
+    whole = list(Archive(sources))
+    assert len(whole) == 4 + 9 + 3 + 3
+    for stopped in range(1, len(whole)):
+        first = Archive(sources, limit=stopped)
+        assert list(first) == whole[:stopped]
+        position = Position(*json.loads(json.dumps(first.position)))
+        assert list(Archive(sources).behind(position)) == whole[stopped:], stopped

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from lib.archive import Archive, local_path
+from lib.archive import Archive
 from lib.demo import EXPECTED, make_demo
 from lib.faces.mtcnn import Mtcnn
 from lib.images import ImageError, Limits, decode
+from lib.storage import local_path
 
 FACES = {"two_faces.jpg": 2, "no_face.jpg": 0}
 

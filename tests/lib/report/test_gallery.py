@@ -53,7 +53,8 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     write_rows(tmp_path, rows)
     output = Output(str(tmp_path))
     one_of_each = {r["status"]: r for r in rows}
-    shown = dict(zip(one_of_each, g.gallery([*one_of_each.values()], Limits()), strict=True))
+    originals = g.Originals(output, rows, Limits())
+    shown = dict(zip(one_of_each, g.gallery([*one_of_each.values()], originals), strict=True))
     items = [dataclasses.replace(shown[r["status"]], row=r) for r in rows]
     assert sum(item.large is not None for item in items) == FACES + WITHOUT_FACE
     page = html(Report(output, tally(output, {}), items)).encode()

@@ -1,0 +1,378 @@
+"""Storage on a real S3 server, and what goes wrong with it."""
+
+import io
+import pickle
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+from zlib import crc32
+
+import pyarrow as pa
+import pyarrow.fs as fs
+import pyarrow.parquet as pq
+import pytest
+
+from lib import retry, storage
+from lib import s3 as s3_module
+from lib.archive import Archive, Position, Reading
+from lib.errors import UserError
+from lib.manifest import read_manifest, write_manifest
+from lib.retry import Transient, pause_seconds, retrying
+from lib.s3 import S3Options
+from lib.sources import shards, trees
+from lib.sources.entry import File
+from lib.sources.trees import ArrowTree
+from lib.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
+from lib.stages.stage import Stopwatch
+from lib.storage import FetchError, Folder, fetch, folder, open_file
+from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server
+
+IMAGES = 120
+
+
+@pytest.fixture(scope="module")
+def images(s3: S3Server) -> dict[str, bytes]:
+    """Name → bytes: objects in several folders, some with names that need quoting."""
+    bucket = s3.bucket("images")
+    made = {f"{n % 7}/{n:03} ä+&=?#%.jpg": bytes([n]) * (n * 50 + 1) for n in range(IMAGES)}
+    for name, data in made.items():
+        (bucket / name).parent.mkdir(exist_ok=True)
+        (bucket / name).write_bytes(data)
+    (bucket / "notes.txt").write_text("no image")
+    return dict(sorted(made.items()))
+
+
+@pytest.fixture(scope="module")
+def packed(s3: S3Server, images: dict[str, bytes]) -> None:
+    """The same as a tar and as Parquet in the layout of Hugging Face."""
+    bucket = s3.bucket("packed")
+    with tarfile.open(bucket / "shard.tar", "w") as archive:
+        for name, data in images.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    rows = [{"bytes": data, "path": name} for name, data in images.items()]
+    pq.write_table(pa.table({"image": rows}), bucket / "train.parquet", row_group_size=50)
+
+
+def fetched(
+    place: Proxy | S3Server, source: str, timeout: float = 60, **changes: object
+) -> pa.Table:
+    """List without faults, then fetch, as a worker would."""
+    server = place.server if isinstance(place, Proxy) else place
+    entries = list(Archive([source], reading=Reading(s3=server.options)))
+    rows = [{"id": n, **entry._asdict()} for n, entry in enumerate(entries)]
+    stage = Fetch(10**6, s3=place.options, timeout=timeout)
+    stage.setup(Stopwatch())
+    batches = [pa.Table.from_pylist(rows[n : n + 32]) for n in range(0, len(rows), 32)]
+    parts = [stage(batch.drop_columns(["extra"])) for batch in batches]
+    return pa.concat_tables(
+        part.select(["uri", "data", "status", "error", "note"]) for part in parts
+    )
+
+
+@pytest.mark.usefixtures("packed")
+@pytest.mark.parametrize(
+    ("source", "mark"),
+    [("images", "images/"), ("packed/shard.tar", "#"), ("packed/train.parquet", "#")],
+)
+def test_the_bytes_of_every_image(
+    s3: S3Server, images: dict[str, bytes], source: str, mark: str
+) -> None:
+    found = fetched(s3, f"s3://{source}").to_pylist()
+    assert {row["uri"].split(mark, 1)[1]: row["data"] for row in found} == images
+    assert all(row["status"] is row["error"] is row["note"] is None for row in found)
+
+
+@pytest.mark.usefixtures("packed")
+def test_neighbours_in_a_tar_are_one_request(proxy: Proxy) -> None:
+    fetched(proxy, "s3://packed/shard.tar")
+    assert proxy.asked == {("GET", "packed/shard.tar"): -(-IMAGES // 32)}
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses a hundredth as long."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.0025)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_SECONDS", 0.16)
+
+
+@pytest.mark.usefixtures("hurry", "packed")
+@pytest.mark.parametrize("source", ["images", "packed/shard.tar"])
+@pytest.mark.parametrize("fault", ["503", "reset", "truncate", "stall"])
+def test_what_passes_is_tried_again(
+    proxy: Proxy, images: dict[str, bytes], fault: Fault, source: str
+) -> None:
+    """A tenth of all requests fails (of those for the tar: the first); nothing of it is seen."""
+    first = source.endswith(".tar")
+    proxy.rule = lambda method, key, times: (
+        fault if (times == 0 if first else crc32(f"{key} {times}".encode()) % 10 == 0) else None
+    )
+    found = fetched(proxy, f"s3://{source}", timeout=1 if fault == "stall" else 20).to_pylist()
+    assert proxy.faults[fault] > 0
+    assert [row["data"] for row in found] == list(images.values())
+    assert all(row["error"] is None for row in found)
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize(
+    ("fault", "status", "attempts"),
+    [
+        ("403", "access_denied", 1),
+        ("404", "not_found", 1),
+        ("503", "download_error", retry.ATTEMPTS),
+        ("reset", "download_error", retry.ATTEMPTS),
+        ("truncate", "download_error", retry.ATTEMPTS),
+        ("stall", "download_error", retry.GIVE_UP_AFTER_TIMEOUTS),
+    ],
+)
+def test_what_does_not_pass_is_said(
+    proxy: Proxy, images: dict[str, bytes], fault: Fault, status: str, attempts: int
+) -> None:
+    bad = f"images/{list(images)[40]}"
+    proxy.rule = lambda method, key, times: fault if key == bad else None
+    found = fetched(proxy, "s3://images", timeout=1 if fault == "stall" else 20).to_pylist()
+    (row,) = [row for row in found if row["status"]]
+    assert row["uri"] == f"s3://{bad}"
+    assert row["status"] == status
+    assert row["data"] is None
+    assert SECRET_KEY not in row["error"]
+    assert ACCESS_KEY not in row["error"]
+    assert len(found) == IMAGES
+    assert abs(proxy.asked["GET", bad] - attempts) <= (1 if fault == "stall" else 0)
+
+
+@pytest.mark.usefixtures("packed")
+def test_a_changed_object_is_labelled_and_a_changed_tar_is_not(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.bucket("changing")
+    (bucket / "a.jpg").write_bytes(b"before")
+    (bucket / "a.tar").write_bytes((s3.root / "packed" / "shard.tar").read_bytes())
+    stage = Fetch(10**6, s3=s3.options)
+    stage.setup(Stopwatch())
+    entries = list(Archive(["s3://changing"], reading=Reading(s3=s3.options)))
+    s3.put("s3://changing/a.jpg", b"after")
+    data = (bucket / "a.tar").read_bytes()
+    s3.put("s3://changing/a.tar", data[:600] + b"other" + data[605:])
+    batch = pa.Table.from_pylist([entry._asdict() for entry in entries]).drop_columns(["extra"])
+    image, *members = stage(batch).to_pylist()
+    assert (image["data"], image["status"], image["note"]) == (b"after", None, CHANGED)
+    assert {(row["status"], row["error"]) for row in members} == {
+        ("download_error", CONTAINER_CHANGED)
+    }
+
+
+def test_what_is_too_large_is_not_read(s3: S3Server, images: dict[str, bytes]) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch(f"s3://images/{list(images)[50]}", 10, options=s3.options)
+    assert caught.value.status == "too_large"
+
+
+def test_pauses_grow_and_differ() -> None:
+    pauses = [[pause_seconds(failures) for _ in range(20)] for failures in range(1, retry.ATTEMPTS)]
+    assert all(len(set(same)) > 1 for same in pauses)
+    assert 20 < sum(min(same) for same in pauses) < sum(max(same) for same in pauses) < 50
+    assert max(map(max, pauses)) <= retry.LONGEST_PAUSE_SECONDS
+
+
+def test_a_server_that_comes_back_is_waited_for() -> None:
+    waited: list[float] = []
+
+    def down() -> str:
+        if sum(waited) < 20:
+            raise Transient("the server cannot be reached")
+        return "data"
+
+    assert retrying(down, 60, waited.append) == "data"
+
+
+# --- Listing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most_prefixes", [500, 2])
+def test_a_bucket_is_listed_in_the_order_of_its_keys(
+    s3: S3Server, images: dict[str, bytes], most_prefixes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders side by side, or all at once where they are many; and on behind any key."""
+    monkeypatch.setattr(trees, "MOST_PREFIXES", most_prefixes)
+    reading = Reading(s3=s3.options)
+    found = Archive(["s3://images"], reading=reading)
+    uris = [entry.uri for entry in found]
+    assert uris == [f"s3://images/{name}" for name in images]
+    assert found.skipped == {"other file type": 1}
+    for stopped in (1, 40, IMAGES - 1):
+        position = Position(0, uris[stopped - 1])
+        behind = Archive(["s3://images"], reading=reading).behind(position)
+        assert [entry.uri for entry in behind] == uris[stopped:]
+
+
+def test_sources_in_a_bucket(s3: S3Server, images: dict[str, bytes]) -> None:
+    reading = Reading(s3=s3.options)
+    folder = [name for name in images if name.startswith("3/")]
+    both = Archive(["s3://images/3", "s3://images/3/", f"s3://images/{folder[0]}"], reading=reading)
+    assert [entry.uri for entry in both] == [f"s3://images/{name}" for name in folder]
+    for source, says in (
+        ("s3://images/nothing", "there is nothing at 's3://images/nothing'"),
+        ("s3://no-such-bucket", "no such bucket"),
+        ("s3://", "names no bucket"),
+    ):
+        with pytest.raises(UserError) as caught:
+            Archive([source], reading=reading)
+        assert says in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("packed")
+def test_a_tar_in_a_bucket_is_listed_in_ranges(
+    proxy: Proxy, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "RANGE_BYTES", 100_000)
+    found = Archive(["s3://packed/shard.tar"], reading=Reading(s3=proxy.options))
+    assert [entry.uri.partition("#")[2] for entry in found] == list(images)
+    # Not one request for each member.
+    assert proxy.asked["GET", "packed/shard.tar"] < IMAGES / 4
+
+
+# --- Folders for results ----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path) -> Folder:
+    if request.param == "local":
+        return folder(tmp_path / "result")
+    s3.bucket("results")
+    return folder(f"s3://results/{tmp_path.name}", s3.options)
+
+
+def test_a_folder_for_results(place: Folder) -> None:
+    assert not place.files()
+    assert not place.holds("a")
+    with pytest.raises(FileNotFoundError):
+        place.read("a.json")
+    place.write("a.json", b"1")
+    place.write("a.json", b"2")
+    assert place.read("a.json") == b"2"
+    table = pa.table({"id": [1, 2, 3], "x": ["a", "b", "c"]})
+    (place / "labels").write_table("p.parquet", table)
+    (place / "labels").write_table("q.parquet", table)
+    assert (place / "labels").files() == ["p.parquet", "q.parquet"]
+    assert place.files() == []
+    assert place.holds("labels")
+    assert (place / "labels").read_table("p.parquet", ["x"])["x"].to_pylist() == ["a", "b", "c"]
+    (place / "labels").move("p.parquet", place / "other")
+    (place / "labels").delete("p.parquet")
+    assert (place / "labels").files() == ["q.parquet"]
+    assert (place / "other").read_table("p.parquet").equals(table)
+    files = pickle.loads(pickle.dumps(place.filesystem))
+    assert pq.read_table(f"{place.path}/labels/q.parquet", filesystem=files).equals(table)
+    (place / "labels").delete_all()
+    assert not place.holds("labels")
+    with suppress(RuntimeError), place.new_file("broken.parquet") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert not place.holds("broken.parquet")
+
+
+def test_a_manifest_in_a_bucket(s3: S3Server, images: dict[str, bytes], tmp_path: Path) -> None:
+    s3.bucket("results")
+    target = folder(f"s3://results/{tmp_path.name}/manifest", s3.options)
+    written = write_manifest(Archive(["s3://images"], reading=Reading(s3=s3.options)), target)
+    assert read_manifest(target) == written
+    assert written.images == IMAGES
+    assert written.bytes == sum(map(len, images.values()))
+
+
+# --- Options ----------------------------------------------------------------------------------------
+
+
+def test_requester_pays_and_anonymous(proxy: Proxy, images: dict[str, bytes]) -> None:
+    """What is sent: seen by the proxy, which passes it on to the server."""
+    seen: list[dict[str, str]] = []
+    proxy.look = seen.append
+    uri = f"s3://images/{next(iter(images))}"
+    paying = S3Options(proxy.endpoint, "us-east-1", requester_pays=True)
+    fetch(uri, 10**6, options=paying)
+    list(Archive(["s3://images/3"], reading=Reading(s3=paying)))
+    assert all(headers["x-amz-request-payer"] == "requester" for headers in seen)
+    assert all("Credential=" in headers["authorization"] for headers in seen)
+    seen.clear()
+    with pytest.raises(FetchError):  # the server wants to know who asks
+        fetch(uri, 10**6, options=S3Options(proxy.endpoint, "us-east-1", anonymous=True))
+    assert "authorization" not in seen[0]
+
+
+def test_the_usual_environment_and_files(
+    s3: S3Server, images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, credentials = tmp_path / "config", tmp_path / "credentials"
+    config.write_text(f"[profile mine]\nregion = eu-north-1\nendpoint_url = {s3.endpoint}\n")
+    credentials.write_text(
+        f"[mine]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    found = S3Options(profile="mine").resolved()
+    assert found == S3Options(s3.endpoint, "eu-north-1", "mine")
+    uri = f"s3://images/{next(iter(images))}"
+    s3_module._clients.clear()
+    assert fetch(uri, 10**6, options=S3Options(profile="mine")).data == next(iter(images.values()))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    assert S3Options().resolved() == found
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert S3Options().resolved().endpoint == "http://127.0.0.1:1"
+    with pytest.raises(UserError, match="nobody"):
+        S3Options(profile="nobody").resolved()
+    s3_module._clients.clear()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: S3Options(f"http://{ACCESS_KEY}:{SECRET_KEY}@host").resolved(),
+        lambda: Archive([f"s3://{ACCESS_KEY}:{SECRET_KEY}@bucket/x"]),
+    ],
+)
+def test_credentials_in_addresses_are_not_repeated(make: object) -> None:
+    with pytest.raises(UserError) as caught:
+        make()  # type: ignore[operator]
+    assert SECRET_KEY not in str(caught.value)
+
+
+# --- Other storages, through pyarrow ----------------------------------------------------------------
+
+
+def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gs://` and `az://` differ in nothing but pyarrow's file system; a local one stands in for it."""
+    (tmp_path / "b" / "sub").mkdir(parents=True)
+    for name in ("b/z.jpg", "b/a.jpg", "b/sub/m.jpg", "b/notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    local = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(storage, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1]))
+    found = list(Archive(["gs://b"]))
+    assert [entry.uri for entry in found] == ["gs://b/a.jpg", "gs://b/sub/m.jpg", "gs://b/z.jpg"]
+    assert fetch("gs://b/sub/m.jpg", 100).data == b"b/sub/m.jpg"
+    with pytest.raises(FetchError) as caught:
+        fetch("gs://b/none.jpg", 100)
+    assert caught.value.status == "not_found"
+    behind = [f.uri for f in ArrowTree("gs://b").files("gs://b/a.jpg") if isinstance(f, File)]
+    assert behind == ["gs://b/sub/m.jpg", "gs://b/z.jpg"]
+    with open_file("gs://b/a.jpg") as file:
+        assert file.read(3) == b"b/a"
+    target = folder("gs://b/sub")
+    target.write("run.json", b"{}")
+    assert target.read("run.json") == b"{}"
+
+
+def test_a_build_without_that_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fs, "GcsFileSystem")
+    with pytest.raises(UserError, match="needs pyarrow's GcsFileSystem, which this build"):
+        Archive(["gs://bucket/photos"])
+
+
+def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
+    with pytest.raises(UserError, match="AZURE_STORAGE_ACCOUNT"):
+        list(Archive(["az://container/photos"]))
