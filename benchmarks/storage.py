@@ -43,7 +43,7 @@ from lib.stages.fetch import Fetch
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
 from lib.stages.predict import Predict
-from lib.stages.stage import Chain, Stopwatch
+from lib.stages.stage import Chain, Stage, Stopwatch
 from lib.storage import folder
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
@@ -113,7 +113,7 @@ def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
     """
     bundle = read_bundle(model.resolve())
     s3 = S3Options(server.endpoint, "us-east-1")
-    stages = [
+    stages: list[Stage] = [
         *(Fetch(10**7, s3=s3), FindFaces(DetectorSpec("none"), bundle.crop, Limits(), 1)),
         *(Predict(bundle, ("age", "gender"), 1), Label(bundle)),
     ]
