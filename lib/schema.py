@@ -62,7 +62,11 @@ def label_columns(with_distribution: bool = False) -> Iterator[Column]:
     yield Column("id", pa.int64(), "number of the image in the manifest")
     yield Column("uri", pa.string(), "where the image is")
     yield Column("status", pa.string(), "`ok`, `no_face`, or why there is no label")
-    yield Column("error", pa.string(), "what went wrong, for people; null where nothing did")
+    yield Column(
+        "error",
+        pa.string(),
+        "what went wrong, or that the file has changed since it was listed; else null",
+    )
     yield Column("width", pa.int32(), "of the upright image, in pixels; null where it is unknown")
     yield Column("height", pa.int32(), "of the upright image, in pixels; null where it is unknown")
     yield Column("face_count", pa.int32(), "number of faces found")

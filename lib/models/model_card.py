@@ -24,7 +24,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
     environment.filters |= {"error": _error, "accuracy": _accuracy, "within_5": _within_5}
     test = card["metrics"]["test"]
     return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
-        **card, test=test, weak=", ".join(_weak(test))
+        **card, test=test, weak="; ".join(_weak(test))
     )
 
 
@@ -36,9 +36,7 @@ def _weak(test: Mapping[str, Any]) -> list[str]:
     wrong = WEAK_GENDER * (1 - (test["gender"]["accuracy"] or 1))
     gender = [n for n, p in bands.items() if 1 - (p["gender"]["accuracy"] or 1) > wrong]
     said = (("age", age), ("gender", gender))
-    return [
-        f"{what} is asked of people of {' and '.join(ages)} years" for what, ages in said if ages
-    ]
+    return [f"{what} is asked of people of {', '.join(ages)} years" for what, ages in said if ages]
 
 
 def _error(figures: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ import tensorflow as tf
 from lib.errors import UserError
 
 WEIGHTS = "model.weights.h5"
+MOST_BYTES = 4 << 30
+"""Of unpacked weights; VGG-Face has 0.6 GB."""
 _ALIGNMENT = 64
 
 
@@ -31,9 +33,9 @@ def load_network(file: Path) -> keras.Model:
     """
     try:
         with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
-            if archive.getinfo(WEIGHTS).compress_type != zipfile.ZIP_STORED:
+            if archive.getinfo(WEIGHTS).file_size > MOST_BYTES:
                 raise UserError(
-                    f"cannot load the network {str(file)!r}: its weights are compressed"
+                    f"cannot load the network {str(file)!r}: more than {MOST_BYTES} bytes"
                 )
             config = json.loads(archive.read("config.json")) | {"compile_config": None}
             return _built(config, Path(archive.extract(WEIGHTS, folder)))
