@@ -44,22 +44,21 @@ class RayHead:
 
     def add(self, host: Host, cpus: int, gpus: int = 0) -> "Machine":
         """Start another node, with logical GPUs."""
+        # Nodes of several addresses must not share a folder, where each would write its own down.
+        folder = Path(self.environment["RAY_TMPDIR"], host.address.rpartition(".")[2])
+        folder.mkdir()
+        log = folder / "node.log"
         command = [
-            *(
-                *host.within,
-                "ray",
-                "start",
-                "--block",
-                f"--address={self.environment['RAY_ADDRESS']}",
-            ),
-            *(f"--node-ip-address={host.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"),
-            *("--object-store-memory=150000000", "--disable-usage-stats"),
+            *(*host.within, "ray", "start", "--block", f"--temp-dir={folder}"),
+            *(f"--address={self.environment['RAY_ADDRESS']}", f"--node-ip-address={host.address}"),
+            *(f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--object-store-memory=150000000"),
+            "--disable-usage-stats",
         ]
-        with Path(self.environment["RAY_TMPDIR"], f"{host.address}.log").open("wb") as output:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 command, env=self.environment, stdout=output, stderr=output, start_new_session=True
             )
-        return Machine(self, host, psutil.Process(process.pid))
+        return Machine(self, host, psutil.Process(process.pid), log)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that run stages now."""
@@ -73,6 +72,11 @@ class Machine:
     head: RayHead
     host: Host
     process: psutil.Process
+    log: Path
+
+    def is_up(self) -> bool:
+        """Whether the cluster has it."""
+        return b"Ray runtime started" in self.log.read_bytes()
 
     def processes(self) -> list[psutil.Process]:
         """All that runs on it."""
@@ -132,6 +136,7 @@ def ray_head(
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
             "RAY_metrics_report_interval_ms": "1000",
+            "RAY_raylet_start_wait_time_s": "120",
             "PYTHONUNBUFFERED": "1",
         }
         environment.pop("RAY_ADDRESS", None)

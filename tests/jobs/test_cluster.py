@@ -56,10 +56,13 @@ def machines() -> Iterator[Machines]:
         "health_check_period_ms": 300,
         "health_check_timeout_ms": 1000,
         "health_check_failure_threshold": 10,
+        "agent_register_timeout_ms": 120_000,
     }
     with hosts(8) as (here, *others), ray_head(0, here.address, config=config) as head:
         cpu = [head.add(host, cpus=1) for host in others[:2]]
         gpu = [head.add(host, cpus=1, gpus=1) for host in others[2:4]]
+        for machine in (*cpu, *gpu):
+            wait_until(machine.is_up, 120)
         yield Machines(head, cpu, gpu, others[4:])
 
 
