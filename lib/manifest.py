@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 )
 """`lib.sources.entry.Entry` explains the columns."""
 
-_SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet pass over names with _
+SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet pass over names with _
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Writer:
         manifest = Manifest(
             self.images, self.bytes, skipped, digest, tuple(self.parts), next_id, self.generation
         )
-        self.folder.write(_SUMMARY, json.dumps(dataclasses.asdict(manifest)).encode())
+        self.folder.write(SUMMARY, json.dumps(dataclasses.asdict(manifest)).encode())
         return manifest
 
 
@@ -148,7 +148,7 @@ def read_manifest(folder: Folder) -> Manifest:
     Raises:
         FileNotFoundError: There is no complete manifest.
     """
-    found = json.loads(folder.read(_SUMMARY))
+    found = json.loads(folder.read(SUMMARY))
     return Manifest(**{**found, "parts": tuple(found["parts"])})
 
 
