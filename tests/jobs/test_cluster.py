@@ -185,6 +185,8 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
     output = tmp_path / "run"
     # The other machines are too small for these workers.
     large = [machines.head.add(machines.spare.pop(), cpus=2) for _ in range(3)]
+    for machine in large:
+        wait_until(machine.is_up, 120)
 
     def at_work() -> list[Machine]:
         return [machine for machine in large if machine.runs("ray::RayTrainWorker")]
