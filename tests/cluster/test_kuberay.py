@@ -147,6 +147,8 @@ def test_versions_images_and_places(name: str) -> None:
             PROJECT / "cluster/Dockerfile"
         ).read_text("utf-8")
         assert int(needed["limits"]["cpu"]) > 0
+        names = {variable["name"] for variable in container["env"]}
+        assert {f"RAY_grpc_client_keepalive_{what}_ms" for what in ("time", "timeout")} < names
     assert all(group["minReplicas"] == 0 for group in cluster["workerGroupSpecs"])
 
 

@@ -52,6 +52,7 @@ def test_versions_roles_and_secrets(name: str) -> None:
     assert types["gpu"]["resources"]["GPU"] == 1
     assert all(kind.get("min_workers", 0) == 0 for kind in types.values())
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert sum("keepalive" in option for option in config["docker"]["run_options"]) == 2
     text = (PROJECT / name).read_text("utf-8")
     assert "AKIA" not in text
     assert "private_key" not in text

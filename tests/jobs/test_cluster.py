@@ -62,6 +62,8 @@ def machines() -> Iterator[Machines]:
         "health_check_timeout_ms": 1000,
         "health_check_failure_threshold": 10,
         "agent_register_timeout_ms": 120_000,
+        "grpc_client_keepalive_time_ms": 3000,
+        "grpc_client_keepalive_timeout_ms": 5000,
     }
     with hosts(8) as (here, *others), ray_head(0, here.address, config=config) as head:
         cpu = [head.add(host, cpus=1) for host in others[:2]]
@@ -172,7 +174,7 @@ def test_machines_are_lost_and_added_while_labelling(
         machines.cpu[1].kill()
         assert rows(output) < IMAGES * 0.9
         wait_until(lambda: added.runs("ray::MapWorker") or job.process.poll() is not None, 100)
-        assert job.finish() == 0, job.output
+        assert job.finish(150) == 0, job.output
         assert "images/s a worker" in job.output
     found = pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
     assert found["id"].tolist() == list(range(IMAGES))
@@ -188,6 +190,8 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
     output = tmp_path / "run"
     # The other machines are too small for these workers.
     large = [machines.head.add(machines.spare.pop(), cpus=2) for _ in range(3)]
+    for machine in large:
+        wait_until(machine.is_up, 120)
 
     def at_work() -> list[Machine]:
         return [machine for machine in large if machine.runs("ray::RayTrainWorker")]
