@@ -32,6 +32,7 @@ def claim(
         UserError: the output belongs to another run, to something else, or cannot be written.
     """
     folder = as_folder(output)
+    fingerprint = json.loads(json.dumps(fingerprint))  # as it is read back: tuples become lists
     try:
         if folder.holds(FILE):
             _compare(folder, str(output), fingerprint)

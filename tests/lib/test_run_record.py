@@ -5,7 +5,7 @@ import pytest
 from lib.errors import UserError
 from lib.run_record import FILE, OWNED, claim
 
-FINGERPRINT = {"model": "a@1", "limit": None, "images": ["/x"]}
+FINGERPRINT = {"model": "a@1", "limit": None, "images": ["/x"], "tasks": ("age", "gender")}
 
 
 def test_the_same_run_goes_on(tmp_path: Path) -> None:
