@@ -40,7 +40,11 @@ def python(arguments: Sequence[str]) -> None:
     first_labelling = output in options and module == "jobs.score" and not os.path.exists(output)  # noqa: PTH110
     if module in READERS or first_labelling:
         run(sys.executable, *arguments)
-    parse(importlib.import_module(module).Options, options, module).check()
+    checked = parse(importlib.import_module(module).Options, options, module)
+    checked.check()
+    if module == "jobs.import_weights" and checked.trunk:  # what training starts with
+        checked.output.mkdir()
+        (checked.output / "trunk.keras").touch()
     sys.stdout.write(f"checked: {module}\n")
 
 

@@ -34,9 +34,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.stand_in {name} "$@"\n')
         program.chmod(0o755)
     make_demo(str(folder / "data" / "photographs"))
-    for name in ("utkface", "start"):
-        (folder / "data" / name).mkdir()
-    for name in ("utkface/a.tar", "start/trunk.keras", "imdb.mat", "imdb_crop.tar"):
+    (folder / "data" / "utkface").mkdir()
+    for name in ("utkface/a.tar", "imdb.mat", "imdb_crop.tar"):
         (folder / "data" / name).write_bytes(b"")
     return folder
 
