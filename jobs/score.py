@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recover(output)
             manifest = list_images(archive, output, options)
             forget_rows(output, options.retried)
-            summary = label_images(options, bundle, manifest, output, reading)
+            summary = label_images(options, bundle, manifest, output, reading, run)
             return verdict(options, summary, manifest, output)
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
@@ -250,7 +250,12 @@ def forget_rows(output: Folder, statuses: Sequence[str]) -> None:
 
 
 def label_images(
-    options: Options, bundle: Bundle, manifest: Manifest, output: Folder, reading: Reading
+    options: Options,
+    bundle: Bundle,
+    manifest: Manifest,
+    output: Folder,
+    reading: Reading,
+    run: str,
 ) -> Summary:
     """Label all images that have no row yet."""
     labels, remaining = output / "labels", output / "remaining"
@@ -261,9 +266,8 @@ def label_images(
     work_seconds: dict[str, float] = {}
     left = write_remaining(manifest, output / "manifest", done, remaining)
     if left:
-        run = run_record.run_id(output, options.fingerprint(bundle))
         with Progress(manifest.images, counts.update, tell=RunMetrics(run, manifest.images)):
-            work_seconds = run_pipeline(options, bundle, remaining, sum(left), output, reading)
+            work_seconds = run_pipeline(options, bundle, remaining, sum(left), output, reading, run)
     else:
         log.info("all images have their row already; nothing to do")
     remaining.delete_all()
@@ -289,6 +293,7 @@ def run_pipeline(
     count: int,
     output: Folder,
     reading: Reading,
+    run: str,
 ) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
@@ -310,12 +315,11 @@ def run_pipeline(
             options.sizes,
             bundle.weight_bytes,
         )
-        files = [f"{remaining.path}/{name}" for name in remaining.files()]
-        pools = rates.sized(
-            labelling, pools, options.sizes, lambda: remaining.read_table(remaining.files()[0])
-        )
+        names = remaining.files()
+        pools = rates.sized(labelling, pools, options.sizes, lambda: remaining.read_table(names[0]))
         engine.commit_rows_in(output / "checkpoint")
-        work_seconds = engine.WorkSeconds(run_record.run_id(output, options.fingerprint(bundle)))
+        work_seconds = engine.WorkSeconds(run)
+        files = [f"{remaining.path}/{name}" for name in names]
         rows = pipeline.read_rows(files, None, count, remaining.filesystem)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
         labels = output / "labels"

@@ -35,13 +35,10 @@ Rule = Callable[[str, str, int], Fault | None]
 """Method, bucket/key and how often that was asked for before → what goes wrong this time."""
 
 
-@dataclass
-class S3Server:
-    """A running server. Buckets are the folders of `root`."""
+class _OnLoopback:
+    """What answers as S3 at a port of this machine."""
 
-    root: Path
     port: int
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -52,6 +49,15 @@ class S3Server:
     def options(self) -> S3Options:
         """For code that takes the options."""
         return S3Options(endpoint=self.endpoint, region="us-east-1")
+
+
+@dataclass
+class S3Server(_OnLoopback):
+    """A running server. Buckets are the folders of `root`."""
+
+    root: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -105,7 +111,7 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @dataclass
-class Proxy:
+class Proxy(_OnLoopback):
     """Passes requests on to a server, except where the rule says what is to go wrong.
 
     Attributes:
@@ -129,16 +135,6 @@ class Proxy:
     look: Callable[[dict[str, str]], None] = lambda headers: None
     conditional: bool = False
     lock: Lock = field(default_factory=Lock)
-
-    @property
-    def endpoint(self) -> str:
-        """For the option `--s3.endpoint`."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def options(self) -> S3Options:
-        """For code that takes the options."""
-        return S3Options(endpoint=self.endpoint, region="us-east-1")
 
     def reset(self) -> None:
         """Let go of what hangs, and forget everything."""
