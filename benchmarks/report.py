@@ -6,7 +6,6 @@ Made-up labels in files as small as those of jobs/score.py; all rows are of one 
 faces. Both jobs run as processes of their own, their start included.
 """
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,8 +21,10 @@ import pyarrow.parquet as pq
 import tyro
 
 from lib.demo import make_demo
+from lib.manifest import Manifest
 from lib.run_record import claim
 from lib.schema import label_schema
+from lib.storage import folder
 
 FILE_ROWS = 500
 
@@ -42,23 +43,22 @@ class Options:
 def main() -> None:
     """Make labels, run both jobs."""
     options = tyro.cli(Options)
-    with tempfile.TemporaryDirectory() as folder:
-        make_demo(f"{folder}/images")
-        make_labels(Path(folder, "out"), f"{folder}/images/portrait.jpg", options.rows)
-        page = Path(folder, "report.html")
+    with tempfile.TemporaryDirectory() as work:
+        make_demo(f"{work}/images")
+        make_labels(Path(work, "out"), f"{work}/images/portrait.jpg", options.rows)
+        page = Path(work, "report.html")
         print(f"{options.rows:,} rows in files of {FILE_ROWS}")
-        measure("jobs.status", f"{folder}/out")
-        measure("jobs.report", "--labels", f"{folder}/out", "--output", str(page))
+        measure("jobs.status", f"{work}/out")
+        measure("jobs.report", "--labels", f"{work}/out", "--output", str(page))
         print(f"the page has {page.stat().st_size / 1e6:.1f} MB")
 
 
 def make_labels(output: Path, uri: str, rows: int) -> None:
     """Lay out an output as jobs/score.py does."""
     claim(output, {"images": [uri], "model": "made-up@1"}, {})
-    for name in ("labels", "manifest"):
-        (output / name).mkdir()
-    summary = {"images": rows, "bytes": 0, "skipped": {}, "digest": ""}
-    (output / "manifest" / "_summary.json").write_text(json.dumps(summary))
+    (output / "labels").mkdir()
+    manifest = Manifest(rows, bytes=0, skipped={}, digest="", parts=(), next_id=rows)
+    manifest.declare(folder(output / "manifest"))
     table = pa.Table.from_pylist(list(made_up(uri)), schema=label_schema())
     for first in range(0, rows, FILE_ROWS):
         ids = pa.array(np.arange(first, first + FILE_ROWS))

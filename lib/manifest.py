@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 )
 """`lib.sources.entry.Entry` explains the columns."""
 
-SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet pass over names with _
+_SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet pass over names with _
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class Manifest:
             there[folder.read_table(part, ["id"])["id"].to_numpy()] = True
         return there
 
+    def declare(self, folder: Folder) -> None:
+        """Write down in its folder that this is the manifest; `read_manifest` reads it back."""
+        folder.write(_SUMMARY, json.dumps(dataclasses.asdict(self)).encode())
+
 
 @dataclass
 class _Writer:
@@ -104,7 +108,7 @@ class _Writer:
         manifest = Manifest(
             self.images, self.bytes, skipped, digest, tuple(self.parts), next_id, self.generation
         )
-        self.folder.write(SUMMARY, json.dumps(dataclasses.asdict(manifest)).encode())
+        manifest.declare(self.folder)
         return manifest
 
 
@@ -148,7 +152,7 @@ def read_manifest(folder: Folder) -> Manifest:
     Raises:
         FileNotFoundError: There is no complete manifest.
     """
-    found = json.loads(folder.read(SUMMARY))
+    found = json.loads(folder.read(_SUMMARY))
     return Manifest(**{**found, "parts": tuple(found["parts"])})
 
 

@@ -1,5 +1,3 @@
-import dataclasses
-import json
 import os
 import re
 import shutil
@@ -13,7 +11,7 @@ import pytest
 
 from jobs.status import main, recent_speed, report
 from lib.errors import UserError
-from lib.manifest import SUMMARY, Manifest
+from lib.manifest import Manifest
 from lib.output import FileCounts, Output
 from lib.run_record import claim
 from lib.storage import folder as as_folder
@@ -91,8 +89,7 @@ def test_a_million_rows_are_quick(tmp_path: Path) -> None:
     claim(tmp_path, {}, {})
     write_rows(tmp_path, rows)
     manifest = Manifest(MILLION, bytes=1, skipped={}, digest="", parts=(), next_id=MILLION)
-    text = json.dumps(dataclasses.asdict(manifest))
-    as_folder(tmp_path / "manifest").write(SUMMARY, text.encode())
+    manifest.declare(as_folder(tmp_path / "manifest"))
     (part,) = (tmp_path / "labels").iterdir()
     for number in range(1, MILLION // 500):
         shutil.copy(part, tmp_path / "labels" / f"{number}.parquet")
