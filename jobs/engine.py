@@ -41,7 +41,13 @@ def cluster() -> Iterator[dict[str, float]]:
     # A worker without a GPU would see all of them, and take memory of each.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # In a submitted job the address is set, and everything else is the cluster's to say.
-    own: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    own: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        own = {"include_dashboard": False}
+        # Nobody asks a cluster of one job for metrics. Gathered by every process of Ray, they took a
+        # twentieth of two cores.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     with _native_errors_to_logs_only():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
