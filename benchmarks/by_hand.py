@@ -27,9 +27,10 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
+from lib.models.bundle import read_bundle
+
 CORES = len(os.sched_getaffinity(0))
 MODEL = Path(__file__).resolve().parents[1] / "models" / "default"
-SIDE = 80
 CONFIDENT = 0.9
 
 
@@ -53,6 +54,8 @@ class LabelByHand:
         import keras
         from mtcnn import MTCNN
 
+        bundle = read_bundle(MODEL)
+        self.side, self.pixels = bundle.crop.size, bundle.pixels
         self.detector = MTCNN()
         self.trunk, self.age, self.gender = (
             keras.models.load_model(MODEL / f"{name}.keras", compile=False)
@@ -79,7 +82,8 @@ class LabelByHand:
     ) -> dict[str, Any]:
         """Age and gender of the face in a box."""
         crop = Image.fromarray(pixels[max(0, y) : y + height, max(0, x) : x + width])
-        inputs = (np.asarray(crop.resize((SIDE, SIDE)), np.float32) / 255 - 0.5) / 0.25
+        inputs = np.asarray(crop.resize((self.side, self.side)), np.float32) * self.pixels.scale
+        inputs = (inputs - self.pixels.mean) / self.pixels.std
         features = self.trunk.predict(inputs[None], verbose=0)
         ages = self.age.predict(features, verbose=0)[0]
         genders = self.gender.predict(features, verbose=0)[0]
