@@ -15,11 +15,11 @@ SPREAD = 60.0
 """Times the usual first weights of a head: untrained heads say nearly the same of every face."""
 
 
-def make_bundle(folder: Path) -> Bundle:
-    """Write a compact trunk with random weights and both heads; crops are 32 pixels."""
+def make_bundle(folder: Path, side: int = SIDE) -> Bundle:
+    """Write a compact trunk with random weights and both heads, for crops of `side` pixels."""
     keras.utils.set_random_seed(0)
     networks = {
-        "trunk": compact_trunk(SIDE),
+        "trunk": compact_trunk(side),
         "age": _opinionated(age_head(WIDTHS[-1])),
         "gender": _opinionated(gender_head(WIDTHS[-1])),
     }
@@ -27,7 +27,7 @@ def make_bundle(folder: Path) -> Bundle:
         folder,
         name="tiny",
         networks=networks,
-        crop=CropSpec(size=SIDE, align="box"),
+        crop=CropSpec(size=side, align="box"),
         pixels=Pixels(),
         gender_labels=GENDER_LABELS,
         calibration=Calibration(age_interval_scale=1.5, gender_temperature=2.0),

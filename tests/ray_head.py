@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ def ray_head(
     address: str = "127.0.0.1",
     more: Mapping[str, str] | None = None,
     config: Mapping[str, object] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[RayHead]:
     """Start a cluster, with a token and a folder of its own, so that it meets no other.
 
@@ -125,6 +126,7 @@ def ray_head(
         address: of this machine; other nodes must reach it.
         more: for the environment of the cluster and of its jobs.
         config: settings of Ray's own.
+        options: of `ray start`.
     """
     port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -146,6 +148,7 @@ def ray_head(
             f"--dashboard-agent-listen-port={free_port()}",
             f"--metrics-export-port={metrics_port}",
             *("--disable-usage-stats", f"--system-config={json.dumps(dict(config or {}))}"),
+            *options,
         ]
         log = Path(folder, "head.log")
         with log.open("wb") as output:

@@ -29,7 +29,7 @@ from lib.schema import label_schema
 from lib.storage import local_path
 from tests.bundles import make_bundle
 from tests.nasty import make_nasty
-from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.ray_head import PROJECT, Job, RayHead, ray_head, run_job, wait_until
 
 SCORE = "jobs.score"
 PORTRAITS = 400
@@ -245,6 +245,29 @@ def resident(process: psutil.Process) -> int:
         return process.memory_info().rss
     except psutil.NoSuchProcess:
         return 0
+
+
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    """Ray can spill nothing, and all crops together are more than its store holds."""
+    side, count, store = 160, 1400, 80_000_000
+    assert count * side * side * 3 > 1.3 * store
+    model = make_bundle(tmp_path / "model", side).folder
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    colours = np.random.default_rng(0).integers(0, 256, (count, 3), np.uint8)
+    for number, colour in enumerate(colours):
+        Image.new("RGB", (64, 64), tuple(colour.tolist())).save(images / f"{number:05}.png")
+    full = {"local_fs_capacity_threshold": 0.001}  # a disk that is fuller counts as full
+    with ray_head(cpus=4, config=full, options=[f"--object-store-memory={store}"]) as head:
+        status, text = run_job(
+            head.environment, tmp_path / "log",
+            *(SCORE, "--images", images, "--output", output, "--model", model),
+            *("--detector", "none", "--layout", "separate", "--age.actors", 1, "--gender.actors", 1),
+        )  # fmt: skip
+    assert status == 0, text
+    found = labels(output)
+    assert found["id"].tolist() == list(range(count))
+    assert (found["status"] == "ok").all()
 
 
 def test_submitted_job(head: RayHead, model: Path, portraits: Path, tmp_path: Path) -> None:
