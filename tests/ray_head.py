@@ -161,7 +161,8 @@ def ray_head(
             f"http://{address}:{metrics_port}/metrics",
         )
         try:
-            wait_until(lambda: b"Ray runtime started" in log.read_bytes(), 180)
+            wait_until(lambda: process.poll() or b"Ray runtime started" in log.read_bytes(), 180)
+            assert process.poll() is None, log.read_text()
             yield running
         finally:
             for part in running.processes():
