@@ -28,6 +28,8 @@ BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""
 BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
+READERS = 2
+"""Tasks that read the manifest: rows enough for many machines, and each is a process of 230 MiB."""
 BLOCKS = 48
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
@@ -88,6 +90,7 @@ def read_rows(
         partitioning=None,
         override_num_blocks=block_count(count),
         num_cpus=TASK_CPUS,
+        concurrency=READERS,
     )
 
 

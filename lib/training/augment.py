@@ -16,6 +16,10 @@ ZOOM = (0.80, 1.15)
 BRIGHTNESS = 0.20
 CONTRAST = (0.7, 1.35)
 SATURATION = (0.0, 1.5)
+SHARPNESS = (0.0, 3.0)
+"""Factor of what a blur of one pixel takes away: 0 leaves the blurred face, above 1 sharpens. Photographs
+cut down to a crop are twice as sharp as the faces of UTKFace, and a model that has seen only those takes
+sharpness for age."""
 ERASE_PROBABILITY = 0.25
 ERASE_SIDE = (0.15, 0.4)
 
@@ -23,7 +27,7 @@ Draw = Callable[..., tf.Tensor]
 
 
 def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """Flip, rotate, shift, zoom, recolour and partly erase each image in its own way.
+    """Flip, rotate, shift, zoom, sharpen, recolour and partly erase each image in its own way.
 
     Args:
         images: uint8 (n, side, side, 3), RGB.
@@ -35,7 +39,7 @@ def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     """
     draw = _drawer(seed)
     x = _warp(tf.cast(images, tf.float32) / 255.0, size, draw)
-    return _erase(_recolour(x, draw), draw)
+    return _erase(_recolour(_sharpen(x, draw), draw), draw)
 
 
 def plain(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -99,6 +103,15 @@ def _warp(x: tf.Tensor, size: int, draw: Draw) -> tf.Tensor:
         fill_mode="CONSTANT",
         fill_value=0.0,
     )
+
+
+def _sharpen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
+    row = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0  # binomial: a Gaussian of one pixel
+    kernel = tf.tile((row[:, None] * row[None, :])[..., None, None], (1, 1, 3, 1))
+    padded = tf.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+    blurred = tf.nn.depthwise_conv2d(padded, kernel, (1, 1, 1, 1), "VALID")
+    sharpened = blurred + (x - blurred) * draw((tf.shape(x)[0], 1, 1, 1), *SHARPNESS)
+    return tf.clip_by_value(sharpened, 0.0, 1.0)
 
 
 def _recolour(x: tf.Tensor, draw: Draw) -> tf.Tensor:

@@ -189,6 +189,22 @@ def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
     assert (one != plain(images, 32).numpy()).any()
 
 
+def test_augmentation_shows_faces_sharper_and_softer() -> None:
+    """Rotated and zoomed a picture only gets softer; some are to be sharper than it was."""
+    waves = np.sin(np.arange(64)) * 30 + np.linspace(28, 228, 64)
+    picture = np.broadcast_to(waves[:, None, None], (64, 64, 3)).astype(np.uint8)
+
+    def steepness(images: np.ndarray) -> np.ndarray:
+        grey = images.mean(axis=3)
+        return np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) / grey.std(axis=(1, 2))
+
+    as_it_is = steepness(plain(tf.constant(picture[None]), 64).numpy())[0]
+    many = tf.constant(np.repeat(picture[None], 64, axis=0))
+    found = steepness(augment(many, 64, tf.constant([1, 2])).numpy())
+    assert found.min() < 0.8 * as_it_is
+    assert found.max() > 1.2 * as_it_is
+
+
 def test_mixup_blends_faces_and_targets_alike() -> None:
     x = tf.constant(np.random.default_rng(0).random((4, 8, 8, 3), np.float32))
     targets = tf.eye(4)
