@@ -210,7 +210,7 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
     done = committed(output / "labels", manifest.next_id)
     remaining = output / "remaining"
     left = sum(write_remaining(manifest, output / "manifest", done, remaining))
-    with engine.cluster():
+    with engine.cluster() as resources:
         engine.commit_rows_in(output / "checkpoint")
         files = [f"{remaining.path}/{name}" for name in remaining.files()]
         dataset = pipeline.read_rows(files, None, left).map_batches(
@@ -221,7 +221,7 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
             compute=engine.pool(2, 2),
             num_cpus=0.8,
         )
-        dataset.write_parquet((output / "labels").path, ray_remote_args={"num_cpus": 0.05})
+        pipeline.write_rows(dataset, output / "labels", resources["CPU"])
     recover(output)
 
 

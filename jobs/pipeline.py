@@ -23,6 +23,7 @@ from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
 from lib.stages.predict import Predict
 from lib.stages.stage import Chain, Stage
+from lib.storage import Folder
 
 BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""
@@ -30,6 +31,8 @@ BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
 READERS = 2
 """Tasks that read the manifest: rows enough for many machines, and each is a process of 230 MiB."""
+CPUS_PER_WRITER = 4
+"""A core makes about one block of labels in two seconds; a task writes it in less than one."""
 BLOCKS = 48
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
@@ -91,6 +94,22 @@ def read_rows(
         override_num_blocks=block_count(count),
         num_cpus=TASK_CPUS,
         concurrency=READERS,
+    )
+
+
+def write_rows(rows: ray.data.Dataset, labels: Folder, cpus: float) -> None:
+    """Compute the rows and write them, a file for each block.
+
+    Args:
+        rows: of labels.
+        labels: where to.
+        cpus: of the cluster. Without a limit Ray starts a process for every block that waits.
+    """
+    rows.write_parquet(
+        labels.path,
+        filesystem=labels.filesystem,
+        ray_remote_args={"num_cpus": TASK_CPUS},
+        concurrency=max(2, round(cpus / CPUS_PER_WRITER)),
     )
 
 

@@ -23,7 +23,7 @@ from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
 from lib.models.bundle import Bundle, read_bundle
-from lib.placement import AGE, FACES, GENDER, TASK_CPUS, Cluster, Growth, Layout, Size, place
+from lib.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
 from lib.progress import Progress
 from lib.run_lock import RunLock
 from lib.s3 import TIMEOUT_SECONDS, S3Options
@@ -308,10 +308,11 @@ def run_pipeline(
         carry=options.carry,
     )
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
+        available = Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to)
         pools = place(
             options.layout,
             bundle.trunk is not None,
-            Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to),
+            available,
             options.sizes,
             bundle.weight_bytes,
         )
@@ -322,12 +323,7 @@ def run_pipeline(
         files = [f"{remaining.path}/{name}" for name in names]
         rows = pipeline.read_rows(files, None, count, remaining.filesystem)
         rows = pipeline.label(rows, labelling, pools, work_seconds)
-        labels = output / "labels"
-        rows.write_parquet(
-            labels.path,
-            filesystem=labels.filesystem,
-            ray_remote_args={"num_cpus": TASK_CPUS},
-        )
+        pipeline.write_rows(rows, output / "labels", available.most_cpus)
         return work_seconds.total()
 
 
