@@ -33,7 +33,7 @@ from jobs import engine, pipeline
 
 # isort: split
 from lib.models.bundle import read_bundle
-from lib.placement import AGE, AHEAD, FACES, GENDER, TASK_CPUS, Pool
+from lib.placement import AGE, AHEAD, FACES, GENDER, Pool
 from lib.schema import label_schema
 from lib.stages.stage import Stage, Stopwatch
 from lib.storage import folder as folder_of
@@ -158,7 +158,7 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
             started = time.time()
             rows = pipeline.read_rows([manifest], ["id", "uri"], images)
             rows = pipeline.label(rows, sleeping, pools, seconds)  # type: ignore[arg-type]
-            rows.write_parquet(str(output / "labels"), ray_remote_args={"num_cpus": TASK_CPUS})
+            pipeline.write_rows(rows, folder_of(output) / "labels", gpus)
             busy = seconds.total()[AGE]
         parts = sorted(
             (file.stat().st_mtime, pq.read_metadata(file).num_rows)
