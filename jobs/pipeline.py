@@ -30,7 +30,8 @@ BATCH = 32
 BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
 READERS = 2
-"""Tasks that read the manifest: rows enough for many machines, and each is a process of 230 MiB."""
+"""Tasks that read the rows: each is a process of its own, and rows of a manifest are small. Those of
+jobs/evaluate.py hold their images: there it bounds how fast a large cluster is fed."""
 CPUS_PER_WRITER = 4
 """A core makes about one block of labels in two seconds; a task writes it in less than one."""
 BLOCKS = 48

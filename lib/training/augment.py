@@ -18,7 +18,7 @@ CONTRAST = (0.7, 1.35)
 SATURATION = (0.0, 1.5)
 SHARPNESS = (0.0, 3.0)
 """Factor of what a blur of one pixel takes away: 0 leaves the blurred face, above 1 sharpens. Photographs
-cut down to a crop are twice as sharp as the faces of UTKFace, and a model that has seen only those takes
+cut down to a crop are sharper than the faces of UTKFace, and a model that has seen only those takes
 sharpness for age."""
 ERASE_PROBABILITY = 0.25
 ERASE_SIDE = (0.15, 0.4)
