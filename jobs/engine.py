@@ -44,7 +44,7 @@ def cluster() -> Iterator[dict[str, float]]:
     own: dict[str, Any] = {}
     if "RAY_ADDRESS" not in os.environ:
         own = {"include_dashboard": False}
-        # Nobody asks a cluster of one job for metrics, and every process of Ray takes time to gather them.
+        # Nobody asks a cluster of one job for metrics, and each process of Ray takes time to gather them.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     with _native_errors_to_logs_only():
