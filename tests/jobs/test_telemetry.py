@@ -11,7 +11,8 @@ from tests.bundles import make_bundle
 from tests.ray_head import PROJECT, Job, RayHead, wait_until
 
 DASHBOARD = PROJECT / "cluster" / "grafana" / "archive-labels.json"
-IMAGES = 1500
+IMAGES = 8_000
+"""So many that the run is seen at work: its own metrics are told every ten seconds."""
 
 
 def test_a_run_seen_from_outside(head: RayHead, tmp_path: Path) -> None:
