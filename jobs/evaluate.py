@@ -27,6 +27,7 @@ from lib.placement import AGE, FACES, GENDER, Cluster, Size, place
 from lib.progress import Progress
 from lib.stages.label import model_id
 from lib.stages.unpack import Unpack
+from lib.storage import folder
 from lib.truth import TruthColumns, read_truth
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ log = logging.getLogger("evaluate")
 
 PROGRAM = "python -m jobs.evaluate"
 INTERRUPTED = 130
-DEFAULT_MODEL = Path("models/default")
+DEFAULT_MODEL = "models/default"
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,24 @@ class Options:
     Attributes:
         output: Folder for metrics.json, metrics.txt and plots/. An earlier evaluation there is
             overwritten.
-        data: Folder of labelled faces, with split=train, split=val and split=test in it.
+        data: Folder or s3:// prefix of labelled faces, with split=train, split=val and split=test in it.
         split: Which of these faces.
-        model: Bundle folder of the model; models/default if not given.
+        model: Bundle folder of the model, or s3:// prefix of one; models/default if not given.
         detector: Who finds the faces. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
-        labels: Folder of label files.
+        labels: Folder or s3:// prefix of label files.
         truth: Table with a row for each image, .csv or .parquet.
         columns: What the columns of the table are called.
         gender_zero: What 0 stands for, if the genders of the table are the numbers 0 and 1.
     """
 
     output: Path
-    data: Path | None = None
+    data: str | None = None
     split: Split = "test"
-    model: Path | None = None
+    model: str | None = None
     detector: Kind = "none"
     detector_weights: str | None = None
-    labels: Path | None = None
+    labels: str | None = None
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
     gender_zero: Gender | None = None
@@ -88,11 +89,6 @@ class Options:
         self.detector_spec.check()
 
     @property
-    def bundle_folder(self) -> Path:
-        """Where the model is."""
-        return (self.model or DEFAULT_MODEL).resolve()
-
-    @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
         weights = self.detector_weights
@@ -108,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make_output(options.output)
     try:
         if options.data is not None:
-            comparison = label_faces(options, LabelledFaces(options.data, options.split))
+            faces = LabelledFaces(folder(options.data), options.split)
+            bundle = read_bundle(options.model or DEFAULT_MODEL)
+            comparison = label_faces(bundle, faces, options.detector_spec)
         else:
             comparison = match_labels(options)
         return conclude(comparison, options.output)
@@ -127,33 +125,32 @@ def make_output(output: Path) -> None:
         raise UserError(f"cannot write to --output {str(output)!r}: Permission denied")
 
 
-def label_faces(options: Options, faces: LabelledFaces) -> Comparison:
-    """Let the model label faces whose truth is known."""
-    bundle = read_bundle(options.bundle_folder)
+def label_faces(bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec) -> Comparison:
+    """Let a model label faces whose truth is known."""
     truth = faces.truth()
     log.info("%s faces to label", f"{len(truth):,}")
-    labels = run_pipeline(options, bundle, faces, len(truth))
+    labels = run_pipeline(bundle, faces, detector, len(truth))
     rows = pc.index_in(truth["sha256"], labels["uri"])
     if rows.null_count:
         raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
     about = {
         "model": model_id(bundle),
-        "data": str(faces.folder.absolute()),
+        "data": str(faces.folder),
         "split": faces.split,
         "data_sha256": digest(truth["sha256"]),
-        "detector": options.detector_spec.digest(),
+        "detector": detector.digest(),
     }
     return Comparison(truth, labels.take(rows), about)
 
 
-def run_pipeline(options: Options, bundle: Bundle, faces: LabelledFaces, count: int) -> pa.Table:
+def run_pipeline(
+    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, count: int
+) -> pa.Table:
     """Faces → crops → age, gender → label rows, streaming; in any order."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine, pipeline
 
-    labelling = pipeline.Labelling(
-        Unpack(), options.detector_spec, Limits(), bundle, age_distribution=True
-    )
+    labelling = pipeline.Labelling(Unpack(), detector, Limits(), bundle, age_distribution=True)
     with engine.failures_in_one_line("run it again"), engine.cluster() as resources:
         pools = place(
             "auto",
@@ -161,7 +158,7 @@ def run_pipeline(options: Options, bundle: Bundle, faces: LabelledFaces, count: 
             Cluster(resources.get("CPU", 0), resources.get("GPU", 0)),
             {name: Size() for name in (FACES, AGE, GENDER)},
         )
-        rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count)
+        rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count, faces.folder.filesystem)
         return collect(pipeline.label(rows, labelling, pools), count)
 
 
@@ -182,14 +179,15 @@ def match_labels(options: Options) -> Comparison:
     """Look up the truth about images that are labelled already."""
     assert options.labels is not None
     assert options.truth is not None
-    files = parquet_files(options.labels, "the folder labels/ from jobs/score.py")
-    labels = read_columns(files, LABEL_COLUMNS, WELCOME_COLUMNS)
+    of_labels = folder(options.labels)
+    files = parquet_files(of_labels, "the folder labels/ from jobs/score.py")
+    labels = read_columns(of_labels, files, LABEL_COLUMNS, WELCOME_COLUMNS)
     truth = read_truth(options.truth, options.columns, options.gender_zero)
     pairs = join(truth["name"].to_pylist(), labels["uri"].to_pylist())
     log.info("%s", pairs)
     about = {
         "model": ", ".join(sorted(pc.unique(labels["model"]).to_pylist())),
-        "labels": str(options.labels.absolute()),
+        "labels": str(of_labels),
         "truth": str(options.truth.absolute()),
         "truth_sha256": hashlib.sha256(options.truth.read_bytes()).hexdigest(),
         "matched_by": pairs.by,

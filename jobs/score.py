@@ -51,7 +51,7 @@ class Options:
         images: Folders or s3:// prefixes, searched recursively for images, tars and Parquet; or
             single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
-        model: Bundle folder of the model.
+        model: Bundle folder of the model, or s3:// prefix of one.
         detector: Who finds the faces. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
@@ -77,7 +77,7 @@ class Options:
 
     images: tuple[str, ...]
     output: str
-    model: Path = Path("models/default")
+    model: str = "models/default"
     detector: Kind = "mtcnn"
     detector_weights: str | None = None
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -150,7 +150,7 @@ class Options:
         Raises:
             UserError: the options are impossible.
         """
-        places = (*self.images, self.output)
+        places = (*self.images, self.output, self.model)
         remote = any(scheme_of(place) == "s3" for place in places) or self.s3 != S3Options()
         return self.s3.resolved() if remote else self.s3
 
@@ -178,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
-    bundle = read_bundle(options.model.resolve())
     reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
+    bundle = read_bundle(folder(options.model, reading.s3))
     output = folder(options.output, reading.s3)
     run = run_record.run_id(output, options.fingerprint(bundle))
     if options.log_json:

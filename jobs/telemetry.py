@@ -1,7 +1,8 @@
 """What a run tells of itself while it goes: metrics of Ray, at the Prometheus endpoint of every node.
 
 Ray puts `ray_` before these names. Its own metrics stand beside them: blocks that wait for each operator
-(`ray_data_operator_queued_blocks`), and how busy each machine is. cluster/grafana/archive-labels.json shows both.
+(`ray_data_operator_queued_blocks`), and how busy each machine is. cluster/grafana/archive-labels.json
+shows both.
 Importing this imports no Ray; nothing is told where none runs.
 """
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import logging
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -17,13 +17,18 @@ from lib.code_version import code_version
 from lib.datasets.labels import Split
 from lib.datasets.terms import source_of, terms_of
 from lib.errors import UserError
+from lib.faces.detector import DetectorSpec
 from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
-from lib.models.bundle import CARD
+from lib.models.bundle import CARD, read_bundle
 from lib.placement import Cluster, Growth
+from lib.storage import Folder, folder
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
+
+if TYPE_CHECKING:
+    from ray.train import Checkpoint
 
 log = logging.getLogger("train")
 
@@ -41,8 +46,9 @@ class Options:
     Stopped or killed at any moment, the same command goes on from the last checkpoint.
 
     Attributes:
-        data: Folder faces/ of jobs.prepare, with split=train, split=val and split=test in it.
-        output: Folder for the run: bundle/, checkpoints/, metrics.jsonl, plots/,
+        data: Folder faces/ of jobs.prepare, or s3:// prefix of one, with split=train, split=val and
+            split=test in it.
+        output: Folder or s3:// prefix for the run: bundle/, checkpoints/, metrics.jsonl, plots/,
             tensorboard/.
         backbone: The trunk.
         weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
@@ -59,8 +65,8 @@ class Options:
         recipe: How to train.
     """
 
-    data: Path
-    output: Path
+    data: str
+    output: str
     backbone: Backbone = "compact"
     weights: Path | None = None
     workers: int = 1
@@ -128,17 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options and the labels, train, and make the bundle."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
-    labels = {split: read_labels(LabelledFaces(options.data, split)) for split in SPLITS}
+    data, output = folder(options.data), folder(options.output)
+    labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
-    output = options.output.resolve()
     run_record.claim(output, options.fingerprint(labels), {}, OWNED)
-    if (output / "bundle" / CARD).exists():
+    if (output / "bundle").holds(CARD):
         log.info("%s is trained already; nothing to do", output)
         return 0
     log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
     try:
-        best = train(options, output)
-        make_bundle(options, labels, best, output)
+        best = train(options, data, output)
+        make_bundle(options, data, labels, best, output)
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
@@ -156,8 +162,8 @@ def check_batch(options: Options, faces: int) -> None:
         )
 
 
-def train(options: Options, output: Path) -> Path:
-    """Train on the workers until the last epoch; gives the folder of the best checkpoint."""
+def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
+    """Train on the workers until the last epoch; gives the best checkpoint."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine
 
@@ -170,7 +176,7 @@ def train(options: Options, output: Path) -> Path:
         with History(output, options.recipe.epochs) as history:
             return training.run(
                 plan=training.Plan(
-                    options.data.resolve(), options.backbone,
+                    data, options.backbone,
                     options.weights and options.weights.resolve(), recipe_of(options),
                     options.checkpoint_steps, options.pictures_after, options.workers,
                 ),
@@ -196,21 +202,29 @@ def recipe_of(options: Options) -> Recipe:
     )
 
 
-def make_bundle(options: Options, labels: dict[Split, Labels], best: Path, output: Path) -> None:
+def make_bundle(
+    options: Options,
+    data: Folder,
+    labels: dict[Split, Labels],
+    best: "Checkpoint",
+    output: Folder,
+) -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
     from lib.training.card import calibrate, save, with_metrics, with_text
     from jobs import evaluate  # isort: skip
 
+    unfinished = output / "unfinished"
+
     def label(bundle: Path, split: Split) -> Any:
-        told = evaluate.Options(output=output, data=options.data, split=split, model=bundle)
-        return evaluate.label_faces(told, LabelledFaces(options.data, split))
+        unfinished.upload(bundle, last=CARD)  # to where all machines can read it
+        faces = LabelledFaces(data, split)
+        return evaluate.label_faces(read_bundle(unfinished), faces, DetectorSpec("none"))
 
     recipe = recipe_of(options)
-    unfinished = output / "unfinished"
     facts: dict[str, Any] = {
         "training": {
-            "source": source_of(options.data),
-            "terms": terms_of(options.data),
+            "source": source_of(data),
+            "terms": terms_of(data),
             "data_sha256": {split: of_split.digest for split, of_split in labels.items()},
             "faces": {split: len(of_split) for split, of_split in labels.items()},
             "split": "by identity where it is known, else by the sha256 of each picture",
@@ -222,13 +236,15 @@ def make_bundle(options: Options, labels: dict[Split, Labels], best: Path, outpu
         },
         "code": code_version(),
     }
-    save(best, options.backbone, recipe, unfinished, facts)
-    log.info("calibrating on the split val, measuring on the split test")
-    calibrate(unfinished, label(unfinished, "val"))
-    with_metrics(unfinished, label(unfinished, "test"))
-    with_text(unfinished)
-    shutil.rmtree(output / "bundle", ignore_errors=True)
-    unfinished.rename(output / "bundle")
+    with tempfile.TemporaryDirectory() as temporary, best.as_directory() as checkpoint:
+        bundle = Path(temporary)
+        save(Path(checkpoint), options.backbone, recipe, bundle, facts)
+        log.info("calibrating on the split val, measuring on the split test")
+        calibrate(bundle, label(bundle, "val"))
+        with_metrics(bundle, label(bundle, "test"))
+        with_text(bundle)
+        (output / "bundle").upload(bundle, last=CARD)
+    unfinished.delete_all()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from jobs.engine import beside_the_job
 from lib.errors import UserError
 from lib.models.backbones import BACKBONES
 from lib.placement import Cluster
+from lib.storage import Folder
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
 
@@ -48,7 +49,7 @@ class Plan:
         workers: processes that train together; while some are lost, the others share their part.
     """
 
-    data: Path
+    data: Folder
     backbone: Backbone
     weights: Path | None
     recipe: Recipe
@@ -80,18 +81,18 @@ def cpus_of_each(workers: int, wanted: float | None, use_gpu: bool, cluster: Clu
 
 def run(
     plan: Plan,
-    output: Path,
+    output: Folder,
     least_workers: int | None,
     cpus: float,
     use_gpu: bool,
     keep: int,
     max_failures: int,
     history: History,
-) -> Path:
+) -> Checkpoint:
     """Train until the last epoch, from the last checkpoint if there is one.
 
     Returns:
-        Folder of the checkpoint with the lowest validation error.
+        The checkpoint with the lowest validation error.
 
     Raises:
         UserError: a worker said why it cannot go on.
@@ -109,7 +110,8 @@ def run(
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=str(output),
+            storage_path=output.path,
+            storage_filesystem=output.filesystem,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=keep + 1,
@@ -127,8 +129,7 @@ def run(
             raise
         except SystemExit:  # what Ray Train makes of Ctrl-C
             raise KeyboardInterrupt from None
-    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_error"])
-    return Path(best[0].path)
+    return min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_error"])[0]
 
 
 def work(config: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from lib.datasets.labels import Split
 from lib.errors import UserError
 from lib.parquet_folder import check_columns, parquet_files, read_columns
+from lib.storage import Folder
 
 IMAGE_COLUMNS = ("image", "sha256", "source_row")
 """What `lib.stages.unpack` takes."""
@@ -26,18 +26,23 @@ class LabelledFaces:
         split: one of them.
     """
 
-    folder: Path
+    folder: Folder
     split: Split
 
+    @property
+    def rows(self) -> Folder:
+        """The folder of the split."""
+        return self.folder / f"split={self.split}"
+
     @cached_property
-    def files(self) -> list[Path]:
-        """The Parquet files.
+    def files(self) -> list[str]:
+        """The Parquet files, in the file system of the folder.
 
         Raises:
             UserError: there are none.
         """
-        folder = self.folder / f"split={self.split}"
-        return parquet_files(folder, f"the split {self.split} of faces/ from jobs/prepare.py")
+        what = f"the split {self.split} of faces/ from jobs/prepare.py"
+        return parquet_files(self.rows, what)
 
     def truth(self) -> pa.Table:
         """Read what is known about each face, without the pictures.
@@ -48,8 +53,8 @@ class LabelledFaces:
         Raises:
             UserError: files or columns are missing, a file is damaged, or there are no faces.
         """
-        check_columns(self.files[0], IMAGE_COLUMNS)
-        rows = read_columns(self.files, _TRUTH_COLUMNS)
+        check_columns(self.rows, self.files[0], IMAGE_COLUMNS)
+        rows = read_columns(self.rows, self.files, _TRUTH_COLUMNS)
         if not len(rows):
             raise UserError(f"the split {self.split} of {str(self.folder)!r} holds no faces")
         names = pc.binary_join_element_wise(

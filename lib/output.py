@@ -16,8 +16,7 @@ from lib import run_record, summary
 from lib.commits import PENDING
 from lib.errors import UserError
 from lib.manifest import Manifest, read_manifest
-from lib.s3 import S3Options
-from lib.storage import Folder, scheme_of
+from lib.storage import Folder
 from lib.storage import folder as as_folder
 
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
@@ -64,8 +63,7 @@ class Output:
         """
         self.name = folder
         try:
-            s3 = S3Options().resolved() if scheme_of(folder) == "s3" else None
-            self._folder = as_folder(folder, s3)
+            self._folder = as_folder(folder)
             self.record = self._json(run_record.FILE)
         except FileNotFoundError:
             raise UserError(

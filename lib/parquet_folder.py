@@ -1,37 +1,44 @@
 """A folder of Parquet files that belong together."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.errors import UserError
+from lib.storage import Folder
 
 
-def parquet_files(folder: Path, what: str) -> list[Path]:
+def parquet_files(folder: Folder, what: str) -> list[str]:
     """List the Parquet files directly in a folder, by name.
 
     Args:
         folder: to look in.
         what: the folder should be, for the message.
 
+    Returns:
+        Their paths in the folder's file system.
+
     Raises:
-        UserError: there are none.
+        UserError: there are none, or the folder cannot be listed.
     """
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
+    try:
+        names = folder.files()
+    except OSError as error:
+        raise UserError(f"cannot read {str(folder)!r}: {reason_of(error)}") from None
+    if not names:
         raise UserError(f"no Parquet files in {str(folder)!r}; it should be {what}")
-    return files
+    return [f"{folder.path}/{name}" for name in names]
 
 
 def read_columns(
-    files: Sequence[Path], required: Sequence[str], welcome: Sequence[str] = ()
+    folder: Folder, files: Sequence[str], required: Sequence[str], welcome: Sequence[str] = ()
 ) -> pa.Table:
     """Read some columns of all files, one file after the other.
 
     Args:
-        files: at least one, all with the columns of the first.
+        folder: that holds them.
+        files: at least one, of `parquet_files`, all with the columns of the first.
         required: columns.
         welcome: further columns, read where they are there.
 
@@ -39,25 +46,31 @@ def read_columns(
         UserError: a file is not readable Parquet, or a required column is missing.
     """
     try:
-        there = check_columns(files[0], required)
+        there = check_columns(folder, files[0], required)
         columns = [*required, *(name for name in welcome if name in there)]
-        return pq.ParquetDataset(files, partitioning=None).read(columns)
+        rows = pq.ParquetDataset(list(files), filesystem=folder.filesystem, partitioning=None)
+        return rows.read(columns)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read the files in {str(files[0].parent)!r}: {reason}") from None
+        raise UserError(f"cannot read the files in {str(folder)!r}: {reason_of(error)}") from None
 
 
-def check_columns(file: Path, required: Sequence[str]) -> list[str]:
+def check_columns(folder: Folder, file: str, required: Sequence[str]) -> list[str]:
     """Give the names of all columns of a file.
 
     Raises:
         UserError: the file is not readable Parquet, or a required column is missing.
     """
+    name = f"{folder}/{file.rpartition('/')[2]}"
     try:
-        there = pq.read_schema(file).names
+        there = pq.read_schema(file, filesystem=folder.filesystem).names
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {str(file)!r}: {str(error).splitlines()[0]}") from None
-    missing = [name for name in required if name not in there]
+        raise UserError(f"cannot read {name!r}: {reason_of(error)}") from None
+    missing = [column for column in required if column not in there]
     if missing:
-        raise UserError(f"{str(file)!r} has no column {', '.join(missing)}")
+        raise UserError(f"{name!r} has no column {', '.join(missing)}")
     return there
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a file system or Arrow says."""
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -230,6 +230,11 @@ class Folder:
         return Folder(f"{self.uri}/{name}", self.options)
 
     @property
+    def parent(self) -> "Folder":
+        """The folder that it is in."""
+        return Folder(self.uri.rpartition("/")[0], self.options)
+
+    @property
     def is_local(self) -> bool:
         """Whether it is in the file system of this machine."""
         return not scheme_of(self.uri)
@@ -324,6 +329,21 @@ class Folder:
             yield buffer
             self.write(name, buffer.getvalue())
 
+    def upload(self, source: Path, last: str = "") -> None:
+        """Copy all files of a local folder, replacing those that are there.
+
+        Args:
+            source: the folder; with the folders in it, of whatever depth.
+            last: name of the file that comes last: with it all others are there.
+        """
+        files = [file for file in source.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: (file.name == last, file)):
+            *folders, name = file.relative_to(source).parts
+            target = self
+            for part in folders:
+                target /= part
+            target.write(name, file.read_bytes())
+
     def move(self, name: str, target: "Folder") -> None:
         """Move a file into another folder of the same storage."""
         target.make()
@@ -353,13 +373,19 @@ class Folder:
 def folder(where: "str | Path | Folder", options: S3Options | None = None) -> Folder:
     """A folder that was given as a path or URI.
 
+    Args:
+        where: the folder.
+        options: for S3; None takes what this machine's environment says.
+
     Raises:
-        UserError: its kind is not supported.
+        UserError: its kind is not supported, or AWS's configuration is impossible.
     """
     if isinstance(where, Folder):
         return where
     uri = str(where)
-    if check_scheme(uri, "folder"):
+    if scheme := check_scheme(uri, "folder"):
+        if options is None and scheme == "s3":
+            options = S3Options().resolved()
         return Folder(uri.rstrip("/"), options or S3Options())
     return Folder(os.path.abspath(local_path(uri)), options or S3Options())  # noqa: PTH100
 

@@ -1,9 +1,9 @@
 """Where labelled faces come from, and the terms that data, and hence a model of them, come with."""
 
 import json
-from pathlib import Path
 
 from lib.run_record import FILE
+from lib.storage import Folder
 
 NAMES = {
     "utkface": "UTKFace (https://susanqq.github.io/UTKFace/)",
@@ -17,18 +17,18 @@ TERMS = {
 }
 
 
-def source_of(faces: Path) -> str:
+def source_of(faces: Folder) -> str:
     """Name the data set that a folder faces/ of jobs.prepare was made from."""
     return NAMES.get(_prepared_from(faces), "unknown; not from jobs.prepare")
 
 
-def terms_of(faces: Path) -> str:
+def terms_of(faces: Folder) -> str:
     """What its publishers allow, and so what a model of it may be used for."""
     return TERMS.get(_prepared_from(faces), "unknown; whoever knows the data must say")
 
 
-def _prepared_from(faces: Path) -> str:
+def _prepared_from(faces: Folder) -> str:
     try:
-        return str(json.loads((faces.parent / FILE).read_text("utf-8"))["fingerprint"]["source"])
+        return str(json.loads(faces.parent.read(FILE))["fingerprint"]["source"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +13,9 @@ from typing import Any, Literal, Protocol
 
 from lib.errors import UserError
 from lib.faces.crop import CropSpec
+from lib.parquet_folder import reason_of
+from lib.storage import Folder
+from lib.storage import folder as as_folder
 
 CARD = "card.json"
 FORMAT = 1
@@ -68,7 +74,8 @@ class Bundle:
     """A bundle on disk whose card has been read and whose files are the card's.
 
     Attributes:
-        folder: where it is.
+        folder: where its files are on this machine.
+        origin: where it was read from, for other machines.
         name: of the model, for people.
         digest: sha256 of the card, which holds the digests of all files: the model's identity.
         trunk: file of the network (crops → features) that both heads stand on; None where each task
@@ -83,6 +90,7 @@ class Bundle:
     """
 
     folder: Path
+    origin: Folder
     name: str
     digest: str
     trunk: Path | None
@@ -92,6 +100,17 @@ class Bundle:
     gender_labels: tuple[str, ...]
     calibration: Calibration
     card: Mapping[str, Any]
+
+    def here(self) -> "Bundle":
+        """The same on the machine that asks, which gets a copy of a bundle in object storage.
+
+        Raises:
+            UserError: it is not there any more, or it has changed.
+        """
+        found = read_bundle(self.origin)
+        if found.digest != self.digest:
+            raise UserError(f"the model at {str(self.origin)!r} was replaced; start again")
+        return found
 
     @property
     def weight_bytes(self) -> int:
@@ -142,24 +161,30 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(where: str | Path | Folder) -> Bundle:
     """Read and check the card, and check every file against it, without loading a network.
+
+    Args:
+        where: the folder. One in object storage is copied to this machine, once.
 
     Raises:
         UserError: there is no card, it is not one, or a file is missing or not the card's.
     """
-    path = folder / CARD
+    origin = as_folder(where)
     try:
-        text = path.read_bytes()
+        text = (Path(origin.uri) / CARD).read_bytes() if origin.is_local else origin.read(CARD)
     except OSError as error:
         raise UserError(
-            f"no model at {str(folder)!r}: cannot read {CARD} ({error.strerror}); "
+            f"no model at {str(origin)!r}: cannot read {CARD} ({reason_of(error)}); "
             "give --model a bundle folder, such as models/default"
         ) from None
+    path = f"{origin}/{CARD}"
     try:
         card = json.loads(text)
         if card["format"] != FORMAT:
             raise UserError(f"{path} has the format {card['format']}; this version reads {FORMAT}")
+        names = {entry["file"]: entry["sha256"] for entry in card["networks"].values()}
+        folder = Path(origin.uri) if origin.is_local else _copied(origin, text, names)
         files = {
             name: _checked(folder / entry["file"], entry["sha256"])
             for name, entry in card["networks"].items()
@@ -169,6 +194,7 @@ def read_bundle(folder: Path) -> Bundle:
             raise UserError(f"{path} names no network for any of {', '.join(TASKS)}")
         return Bundle(
             folder=folder,
+            origin=origin,
             name=card["name"],
             digest=hashlib.sha256(text).hexdigest(),
             trunk=files.get("trunk"),
@@ -181,6 +207,29 @@ def read_bundle(folder: Path) -> Bundle:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a model card: {type(error).__name__}: {error}") from None
+
+
+def _copied(origin: Folder, card: bytes, names: Mapping[str, str]) -> Path:
+    """Copy a bundle to this machine, unless that has been done. Gives the folder of the copy."""
+    if any(name != os.path.basename(name) for name in names):  # noqa: PTH119 - a name, not a path
+        raise ValueError("the file of a network is not in the folder of the card")
+    cache = Path(tempfile.gettempdir(), f"models-{os.getuid()}")
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = cache / hashlib.sha256(card).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    unfinished = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        for name in names:
+            (unfinished / name).write_bytes(origin.read(name))
+        (unfinished / CARD).write_bytes(card)
+        unfinished.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # another process of this machine may have been faster
+            raise UserError(f"cannot copy the model {str(origin)!r}: {reason_of(error)}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
 
 
 def _checked(file: Path, sha256: str) -> Path:

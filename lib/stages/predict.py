@@ -39,7 +39,7 @@ class Predict:
 
         self._watch = watch
         runtime.configure(self.threads)
-        self._predictor: Predictor = Predictor(self.bundle, self.tasks)
+        self._predictor: Predictor = Predictor(self.bundle.here(), self.tasks)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict all faces of all images of the batch at once."""

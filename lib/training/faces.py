@@ -7,7 +7,7 @@ A file of pixels that is mapped into memory serves this for sets larger than mem
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from lib.faces.crop import CropSpec, whole
 from lib.images import ImageError, Limits, decode
 from lib.labelled_faces import LabelledFaces, digest
 from lib.models.expectation import AGE_CLASSES
+from lib.storage import folder as as_folder
 
 ROWS_AT_A_TIME = 256
 
@@ -116,7 +117,7 @@ def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -
     spec = CropSpec(side, "box")
     try:
         with ThreadPoolExecutor() as threads:
-            for start, rows in _rows(faces.files):
+            for start, rows in _rows(faces):
                 squares = threads.map(lambda row: _square(faces, row, spec), rows)
                 for number, square in enumerate(squares, start):
                     pixels[number] = square
@@ -134,16 +135,16 @@ def open_faces(file: Path, labels: Labels) -> Faces:
 
 def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:
     """Decode a split where that has not been done, and map it into memory."""
-    faces = LabelledFaces(folder, split)
+    faces = LabelledFaces(as_folder(folder), split)
     labels = read_labels(faces)
     return open_faces(decode_faces(faces, labels, side, cache), labels)
 
 
-def _rows(files: Sequence[Path]) -> Iterator[tuple[int, list[dict[str, object]]]]:
+def _rows(faces: LabelledFaces) -> Iterator[tuple[int, list[dict[str, object]]]]:
     """Picture and name of all faces, some at a time, each time with the number of the first."""
     start = 0
-    for file in files:
-        with pq.ParquetFile(file) as parquet:
+    for file in faces.files:
+        with pq.ParquetFile(file, filesystem=faces.folder.filesystem) as parquet:
             columns = ["image", "source", "source_row"]
             for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=columns):
                 rows = pa.Table.from_batches([batch]).to_pylist()

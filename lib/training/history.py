@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.progress import duration
+from lib.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ EVERY_SECONDS = 10.0
 class History:
     """Writes down the metrics of every epoch, and tells how far the epoch is."""
 
-    def __init__(self, output: Path, epochs: int) -> None:
+    def __init__(self, output: Folder, epochs: int) -> None:
         """Prepare.
 
         Args:
@@ -37,12 +39,17 @@ class History:
         from tensorboardX import SummaryWriter  # takes a second
 
         # What an earlier start of the run wrote is written again from its checkpoint.
-        shutil.rmtree(self._output / BOARD, ignore_errors=True)
-        self._board = SummaryWriter(str(self._output / BOARD))
+        (self._output / BOARD).delete_all()
+        local = self._output.is_local
+        self._here = Path(self._output.uri if local else tempfile.mkdtemp(prefix="history-"))
+        self._board = SummaryWriter(str(self._here / BOARD))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._board.close()
+        if not self._output.is_local:
+            self._output.upload(self._here)
+            shutil.rmtree(self._here)
 
     def update(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
         """Take note.
@@ -65,7 +72,9 @@ class History:
         if len(epochs) != self._written:
             self._board.flush()
             lines = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
-            (self._output / METRICS).write_text(lines, "utf-8")
+            (self._here / METRICS).write_text(lines, "utf-8")
+            if not self._output.is_local:
+                self._output.upload(self._here)
             self._written = len(epochs)
         if time.monotonic() - self._told >= EVERY_SECONDS and step < steps:
             self._told = time.monotonic()
@@ -76,7 +85,7 @@ class History:
         from lib import plots  # Matplotlib takes a second
 
         figure = plots.class_separation(distributions)
-        plots.save(figure, self._output / PLOTS, f"class_separation-{epoch:03}")
+        plots.save(figure, self._here / PLOTS, f"class_separation-{epoch:03}")
         self._board.add_figure("class_separation", figure, epoch)
 
 

@@ -1,18 +1,23 @@
 """Training as users run it: processes of its own, on a real cluster, workers that get killed."""
 
 import json
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from lib.models.bundle import read_bundle
+from lib.storage import folder
 from lib.training.checkpoint import read_checkpoint
 from tests.made_faces import make_faces
-from tests.ray_head import Job, RayHead, run_job, wait_until
+from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.s3_server import S3Server
 
 TRAIN = "jobs.train"
 BATCH, STEPS, EPOCHS = 16, 10, 5
@@ -24,7 +29,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_faces(tmp_path_factory.mktemp("faces"), train=BATCH * STEPS + 3, val=27)
 
 
-def options(faces: Path, output: Path, workers: int) -> list[object]:
+def options(faces: Path | str, output: Path | str, workers: int) -> list[object]:
     return [
         *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
         *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
@@ -94,29 +99,49 @@ def test_two_workers_one_of_them_killed_learn_the_same(
     assert max(column(output, "workers_apart")) < 1e-6
 
 
-def test_killed_and_started_again(
-    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+def test_submitted_to_a_bucket_killed_and_submitted_again(
+    head: RayHead, s3: S3Server, faces: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """The driver is killed: the same command goes on, and ends where it would have ended."""
-    output = tmp_path / "run"
-    command = options(faces, output, 1)
-    with Job(head.environment, tmp_path / "log", *command) as job:
-        wait_until(lambda: len(history(output)) >= 2, 150)
-        job.process.kill()
-        job.process.wait()
+    bucket = s3.bucket("training")
+    shutil.copytree(faces, bucket / "prepared" / "faces")
+    output = bucket / "run"
+    command = options("s3://training/prepared/faces", "s3://training/run", 1)
+    runtime_env = yaml.safe_load((PROJECT / "cluster" / "runtime_env.yaml").read_text())
+    runtime_env["env_vars"]["AWS_ENDPOINT_URL"] = s3.endpoint
+    (tmp_path / "runtime_env.yaml").write_text(yaml.safe_dump(runtime_env))
+    submit = [
+        *("ray", "job", "submit", "--address", head.dashboard, "--working-dir", "."),
+        *("--runtime-env", str(tmp_path / "runtime_env.yaml"), "--", "python", "-m"),
+        *map(str, command),
+    ]
+    environment = {k: v for k, v in head.environment.items() if k != "RAY_ADDRESS"}
+    with (tmp_path / "first.log").open("wb") as log:
+        first = subprocess.Popen(submit, cwd=PROJECT, env=environment, stdout=log, stderr=log)
+        wait_until(lambda: len(history(output)) >= 2 or first.poll() is not None, 150)
+        for process in head.processes(TRAIN):
+            process.kill()
+        assert first.wait(60) != 0
     done = len(history(output))
-    assert done < EPOCHS
+    assert 2 <= done < EPOCHS, (tmp_path / "first.log").read_text()
     wait_until(lambda: not head.processes("ray::RayTrainWorker"), 60)
-    with Job(head.environment, tmp_path / "log", *command) as job:
-        stop_after_the_last_epoch(job, output)
-    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in job.output
-    assert "epoch 1/" not in job.output
+    second = subprocess.run(
+        submit, cwd=PROJECT, env=environment, timeout=250, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in second.stdout
+    assert "epoch 1/" not in second.stdout
     assert column(output, "step") == column(undisturbed, "step")
     np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=1e-3)
     last = max(output.glob("checkpoints/checkpoint_2*"))
     arrays, position = read_checkpoint(last)
     assert position.epoch == EPOCHS
     assert all(np.isfinite(a).all() for group in arrays.values() for a in group)
+    bundle = read_bundle(folder("s3://training/run/bundle", s3.options))
+    assert bundle.card["metrics"]["test"]["age"]["count"] == 20
+    assert bundle.card["training"]["source"] == "unknown; not from jobs.prepare"
+    assert list((output / "tensorboard").iterdir())
+    assert not (output / "unfinished").exists()
 
 
 def test_what_is_done_is_not_done_again(

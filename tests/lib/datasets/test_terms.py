@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lib.datasets.terms import source_of, terms_of
+from lib.storage import folder
 
 
 @pytest.mark.parametrize(
@@ -17,13 +18,13 @@ from lib.datasets.terms import source_of, terms_of
 )
 def test_terms_follow_the_data(source: str, name: str, terms: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"fingerprint": {"source": source}}))
-    assert name in source_of(tmp_path / "faces")
-    assert terms in terms_of(tmp_path / "faces")
+    assert name in source_of(folder(tmp_path / "faces"))
+    assert terms in terms_of(folder(tmp_path / "faces"))
 
 
 @pytest.mark.parametrize("text", [None, "no JSON", "[]"])
 def test_faces_of_elsewhere_have_unknown_terms(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)
-    assert "unknown" in source_of(tmp_path / "faces")
-    assert "unknown" in terms_of(tmp_path / "faces")
+    assert "unknown" in source_of(folder(tmp_path / "faces"))
+    assert "unknown" in terms_of(folder(tmp_path / "faces"))
