@@ -272,8 +272,7 @@ def label_images(
         log.info("all images have their row already; nothing to do")
     remaining.delete_all()
     recover(output)
-    if left:
-        compact(output)
+    compact(output)
     return Summary(
         images=manifest.images,
         skipped=manifest.skipped,

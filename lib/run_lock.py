@@ -27,6 +27,8 @@ from lib.storage import Folder, scheme_of
 FILE = "lock.json"
 EXPIRES_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+ATTEMPTS, TIMEOUT_SECONDS = 4, 5.0
+"""Of each request, so that a stalled one is not still waited for when the lock has expired."""
 SETTLE_SECONDS = 2.0
 """After that time a storage without conditional writes shows who wrote last."""
 
@@ -139,18 +141,25 @@ class _Lease:
                 self._output.delete(FILE)
 
     def _renew(self) -> None:
+        held = time.monotonic()
         while not self._done.wait(RENEW_SECONDS):
+            now = time.monotonic()
             try:
                 self._write({"IfMatch": self._version})
                 found = self._look()
             except (S3Error, OSError) as error:
                 log.warning("the lock could not be renewed: %s", _words(error))
-                continue
+                if time.monotonic() - held < EXPIRES_SECONDS:
+                    continue
+                log.error("error: the lock has expired, and another run may have it")
+                break
             if found is None or found.holder.get("token") != self._token:
                 log.error("error: %s", _taken(self._output, found.holder if found else {}))
-                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C: it can go on when it has the lock
-                return
-            self._version = found.version
+                break
+            held, self._version = now, found.version
+        else:
+            return
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C: it can go on when it has the lock
 
     def _write(self, condition: dict[str, str]) -> bool:
         """Write the lock, if the condition holds. Whose it is then is found out by looking."""
@@ -159,14 +168,18 @@ class _Lease:
             self._output.write(FILE, data)
             return True
         bucket, key = s3.split(f"{self._output.uri}/{FILE}")
-        return s3.client(self._output.options).write(bucket, key, data, **condition) is not None
+        return self._client.write(bucket, key, data, **condition) is not None
+
+    @property
+    def _client(self) -> s3.S3:
+        return s3.client(self._output.options, ATTEMPTS, TIMEOUT_SECONDS)
 
     def _look(self) -> _Found | None:
         if scheme_of(self._output.uri) != "s3":
             return self._look_through_arrow()
         bucket, key = s3.split(f"{self._output.uri}/{FILE}")
         try:
-            data, version, age = s3.client(self._output.options).read_with_age(bucket, key)
+            data, version, age = self._client.read_with_age(bucket, key)
         except S3Error as error:
             if error.status == "not_found" and "bucket" not in error.message:
                 return None

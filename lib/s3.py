@@ -5,6 +5,7 @@ boto3 takes 1.4 ms of a core to read an object of 5 KB, and pyarrow's client ask
 and one request. All else goes through boto3.
 """
 
+import errno
 import io
 import logging
 import re
@@ -28,7 +29,7 @@ CONNECT_SECONDS = 5.0
 TIMEOUT_SECONDS = 60.0
 _CHUNK = 1 << 20
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,60})</Code>")
-_PASSING = frozenset({408, 429, 500, 502, 503, 504, 509})
+_PASSING = frozenset({408, 429})
 _PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError"})
 
 
@@ -92,6 +93,14 @@ class S3Error(Exception):
         return self.message
 
 
+class _OtherRegionError(Exception):
+    """A bucket is in another region than that which was asked there."""
+
+    def __init__(self, region: str) -> None:
+        super().__init__(region)
+        self.region = region
+
+
 class Object(NamedTuple):
     """An object that was listed."""
 
@@ -109,12 +118,15 @@ class Prefix(NamedTuple):
 class S3:
     """A client for one set of options; threads may share it."""
 
-    def __init__(self, options: S3Options, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self, options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
         """Make a client.
 
         Args:
             options: which server, and as whom.
             attempts: of everything but `read`.
+            timeout: seconds of each attempt to wait for an answer, of everything but `read`.
 
         Raises:
             UserError: the options are impossible.
@@ -130,7 +142,7 @@ class S3:
         self._session = _session(options)
         config = Config(
             connect_timeout=CONNECT_SECONDS,
-            read_timeout=TIMEOUT_SECONDS,
+            read_timeout=timeout,
             max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": attempts},
             # Servers other than AWS's rarely know the newer checksums, or buckets as host names.
@@ -146,6 +158,8 @@ class S3:
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
         self._bases: dict[str, str] = {}
+        self._elsewhere: dict[str, S3] = {}
+        """The clients for buckets in other regions than that of the options."""
         self._lock = Lock()
 
     def read(
@@ -173,12 +187,19 @@ class S3:
         Raises:
             S3Error: says why there are none.
         """
+        if size == 0:
+            return b"", ""  # there is no such range
+        if bucket in self._elsewhere:
+            return self._elsewhere[bucket].read(bucket, key, start, size, max_bytes, timeout)
         try:
             return retrying(
                 lambda: self._read(bucket, key, start, size, max_bytes, timeout), timeout
             )
         except Transient as failure:
             raise S3Error("download_error", str(failure)) from None
+        except _OtherRegionError as error:
+            self._elsewhere[bucket] = client(replace(self._options, region=error.region))
+            return self.read(bucket, key, start, size, max_bytes, timeout)
 
     def _read(
         self,
@@ -198,9 +219,11 @@ class S3:
         limits = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
         url = self._base(bucket) + quote(key, safe="/~")
         try:
-            response = self._pool.request(
-                "GET", url, headers=self._signed(url, headers), timeout=limits,
-                preload_content=False, redirect=False, decode_content=False,
+            # Not `request`, which takes . and .. in a key for folders.
+            response = self._pool.connection_from_url(url).urlopen(
+                "GET", f"/{url.split('/', 3)[3]}", headers=self._signed(url, headers),
+                timeout=limits, retries=False, redirect=False, preload_content=False,
+                decode_content=False,
             )  # fmt: skip
             try:
                 data = self._body(response, size, max_bytes, deadline)
@@ -216,6 +239,9 @@ class S3:
         self, response: Any, size: int | None, max_bytes: int | None, deadline: float
     ) -> bytes:
         if response.status not in (200, 206):
+            region = response.headers.get("x-amz-bucket-region", self._region)
+            if region != self._region:
+                raise _OtherRegionError(region)
             raise _refusal(response.status, response.read(4096))
         length = response.headers.get("Content-Length")
         if max_bytes is not None and length is not None and int(length) > max_bytes:
@@ -252,7 +278,7 @@ class S3:
 
     def _base(self, bucket: str) -> str:
         """The URL of a bucket, as boto3 makes it from all that its configuration may say."""
-        from botocore.exceptions import NoCredentialsError
+        from botocore.exceptions import NoCredentialsError, ParamValidationError
 
         with self._lock:
             if bucket not in self._bases:
@@ -262,6 +288,8 @@ class S3:
                     )
                 except NoCredentialsError:
                     raise S3Error("access_denied", NO_CREDENTIALS) from None
+                except ParamValidationError:
+                    raise S3Error("not_found", f"no bucket can be called {bucket!r}") from None
                 self._bases[bucket] = url.partition("?")[0].removesuffix("k")
             return self._bases[bucket]
 
@@ -271,10 +299,17 @@ class S3:
         Raises:
             S3Error: says why there is none.
         """
+        from botocore.exceptions import BotoCoreError
+
         answer = self._call("get_object", Bucket=bucket, Key=key, **self._payer)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
         age = (now - answer["LastModified"]).total_seconds()
-        return answer["Body"].read(), answer["ETag"].strip('"'), age
+        try:
+            return answer["Body"].read(), answer["ETag"].strip('"'), age
+        except BotoCoreError:
+            raise S3Error(
+                "download_error", "the connection ended before all bytes had come"
+            ) from None
 
     def size(self, bucket: str, key: str) -> tuple[int, str]:
         """Size and etag of an object.
@@ -372,6 +407,18 @@ NO_CREDENTIALS = (
 )
 
 
+class as_os_errors:  # noqa: N801 - reads like a function
+    """Turns what S3 says into what a file system would."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, S3Error):
+            numbers = {"not_found": errno.ENOENT, "access_denied": errno.EACCES}
+            raise OSError(numbers.get(error.status, errno.EIO), error.message) from None
+
+
 class RangeFile(io.RawIOBase):
     """An object as a file for reading, without memory of its own: each read is one request."""
 
@@ -402,23 +449,27 @@ class RangeFile(io.RawIOBase):
         """Read as many bytes as there are and fit."""
         count = max(0, min(len(buffer), self.size - self._position))
         if count:
-            data, _ = self._s3.read(self._bucket, self._key, self._position, count)
+            with as_os_errors():
+                data, etag = self._s3.read(self._bucket, self._key, self._position, count)
+            if etag != self.etag:
+                raise OSError(errno.EIO, "the file has changed while it was read")
             count = len(data)
             buffer[:count] = data
             self._position += count
         return count
 
 
-_clients: dict[tuple[S3Options, int], S3] = {}
+_clients: dict[tuple[S3Options, int, float], S3] = {}
 _clients_lock = Lock()
 
 
-def client(options: S3Options, attempts: int = ATTEMPTS) -> S3:
+def client(options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS) -> S3:
     """The client of this process for some options; making one takes a third of a second."""
+    wanted = options, attempts, timeout
     with _clients_lock:
-        if (options, attempts) not in _clients:
-            _clients[options, attempts] = S3(options, attempts)
-        return _clients[options, attempts]
+        if wanted not in _clients:
+            _clients[wanted] = S3(*wanted)
+        return _clients[wanted]
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -473,7 +524,7 @@ def _error(status: int, code: str) -> Exception:
         return S3Error("access_denied", f"the server refuses it ({said})")
     if status in (409, 412):
         return S3Error("precondition", f"the server answered {said}")
-    if status in _PASSING or code in _PASSING_CODES:
+    if status >= 500 or status in _PASSING or code in _PASSING_CODES:
         return Transient(f"the server answered {said}")
     return S3Error("download_error", f"the server answered {said}")
 

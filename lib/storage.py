@@ -4,7 +4,6 @@ Everything that reads an archive or writes a result comes through here. Reading 
 reading a large file bit by bit is `open_file`; what a run leaves behind is a `Folder`.
 """
 
-import errno
 import io
 import os
 import re
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 
 from lib import s3
 from lib.errors import UserError
-from lib.s3 import S3Error, S3Options
+from lib.s3 import S3Error, S3Options, as_os_errors
 
 FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large"]
 Result = TypeVar("Result")
@@ -71,8 +70,10 @@ def check_scheme(uri: str, what: str) -> str:
     elif scheme == "s3":
         s3.split(uri)
     elif scheme:
+        # There may be a password in it.
+        shown = f"{scheme}://…" if {"@", "?"} & {*uri} else uri
         raise UserError(
-            f"{what} {uri!r}: {scheme}:// is not supported; give a local path or s3://, gs:// or az://"
+            f"{what} {shown!r}: {scheme}:// is not supported; give a local path or s3://, gs:// or az://"
         )
     return scheme
 
@@ -123,17 +124,19 @@ def fetch(
         FetchError: there is no such file, or it cannot be read, is no regular file, or is too large.
     """
     scheme = scheme_of(uri)
-    if not scheme:
-        return _fetch_local(uri, max_bytes, start, size)
-    if scheme == "s3":
-        bucket, key = s3.split(uri)
-        try:
+    try:
+        if not scheme:
+            return _fetch_local(uri, max_bytes, start, size)
+        if scheme == "s3":
+            bucket, key = s3.split(uri)
             return Fetched(*_client(options).read(bucket, key, start, size, max_bytes, timeout))
-        except S3Error as error:
-            status = error.status if error.status != "precondition" else "download_error"
-            raise FetchError(cast(FetchStatus, status), error.message) from None
-    if scheme in ARROW_SCHEMES:
-        return _fetch_arrow(uri, max_bytes, start, size)
+        if scheme in ARROW_SCHEMES:
+            return _fetch_arrow(uri, max_bytes, start, size)
+    except S3Error as error:
+        status = error.status if error.status != "precondition" else "download_error"
+        raise FetchError(cast(FetchStatus, status), error.message) from None
+    except (UserError, ValueError) as error:  # tables may name what no storage can have
+        raise FetchError("download_error", str(error).splitlines()[0]) from None
     raise FetchError("download_error", f"{scheme}:// is not supported")
 
 
@@ -192,7 +195,7 @@ def open_file(uri: str, options: S3Options | None = None) -> BinaryIO:
     if not scheme:
         return local_path(uri).open("rb", buffering=0)
     if scheme == "s3":
-        with _as_os_errors():
+        with as_os_errors():
             return cast(BinaryIO, s3.RangeFile(_client(options), *s3.split(uri)))
     files, path = filesystem(uri)
     return cast(BinaryIO, files.open_input_file(path))
@@ -293,6 +296,10 @@ class Folder:
             unfinished = self._local / f".{name}.tmp"
             unfinished.write_bytes(data)
             unfinished.replace(self._local / name)
+        elif scheme_of(self.uri) == "s3":
+            bucket, key = s3.split(f"{self.uri}/{name}")
+            with as_os_errors():
+                _client(self.options).write(bucket, key, data)
         else:
             with self.filesystem.open_output_stream(f"{self.path}/{name}") as file:
                 file.write(data)
@@ -471,7 +478,7 @@ class S3Files(fs.FileSystemHandler):
 
     def _info(self, path: str) -> fs.FileInfo:
         bucket, key = _parts(path)
-        with _as_os_errors():
+        with as_os_errors():
             try:
                 size, _ = self._client.size(bucket, key)
                 return fs.FileInfo(path, fs.FileType.File, size=size)
@@ -486,7 +493,7 @@ class S3Files(fs.FileSystemHandler):
         bucket, key = _parts(selector.base_dir)
         prefix = f"{key.rstrip('/')}/" if key else ""
         found = []
-        with _as_os_errors():
+        with as_os_errors():
             for page in self._client.pages(bucket, prefix, folders=not selector.recursive):
                 for item in page:
                     path = f"{bucket}/{item.key}".rstrip("/")
@@ -517,7 +524,7 @@ class S3Files(fs.FileSystemHandler):
 
     def delete_file(self, path: str) -> None:
         """Delete an object."""
-        with _as_os_errors():
+        with as_os_errors():
             self._client.delete(*_parts(path))
 
     def move(self, src: str, dest: str) -> None:
@@ -528,18 +535,18 @@ class S3Files(fs.FileSystemHandler):
     def copy_file(self, src: str, dest: str) -> None:
         """Copy within a bucket, on the server."""
         bucket, source = _parts(src)
-        with _as_os_errors():
+        with as_os_errors():
             self._client.copy(bucket, source, _parts(dest)[1])
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         """Read a whole object."""
-        with _as_os_errors():
+        with as_os_errors():
             data, _ = self._client.read(*_parts(path))
         return pa.BufferReader(data)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         """Read parts of an object."""
-        with _as_os_errors():
+        with as_os_errors():
             return pa.PythonFile(s3.RangeFile(self._client, *_parts(path)), mode="r")
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
@@ -563,20 +570,8 @@ class _Upload(io.BytesIO):
             client, bucket, key = self._target
             data = self.getvalue()
             super().close()
-            with _as_os_errors():
+            with as_os_errors():
                 client.write(bucket, key, data)
-
-
-class _as_os_errors:  # noqa: N801 - reads like a function
-    """Turns what S3 says into what a file system would."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, S3Error):
-            numbers = {"not_found": errno.ENOENT, "access_denied": errno.EACCES}
-            raise OSError(numbers.get(error.status, errno.EIO), error.message) from None
 
 
 def _parts(path: str) -> tuple[str, str]:

@@ -22,7 +22,11 @@ class Range(NamedTuple):
     options: S3Options
 
     def entries(self) -> list[Entry | Skip]:
-        """The images of the range; what cannot be read is one entry with a fault."""
+        """The images of the range; what cannot be read is one entry with a fault.
+
+        Raises:
+            OSError: the storage does not answer.
+        """
         found: list[Entry | Skip] = []
         try:
             found += self._members()
@@ -32,6 +36,10 @@ class Range(NamedTuple):
             if error.offset >= self.start or self.start == 0:
                 found.append(self._fault(error.offset, "decode_error", str(error)))
         except OSError as error:
+            if scheme_of(self.tar.uri) and not isinstance(
+                error, FileNotFoundError | PermissionError
+            ):
+                raise  # it may pass: the listing stops, and goes on when it is started again
             reason = error.strerror or type(error).__name__
             found.append(
                 self._fault(self.start, "download_error", f"the tar cannot be read: {reason}")

@@ -104,14 +104,17 @@ class Table:
             UserError: the table cannot be read, or lacks a column.
         """
         schema = self._schema()
+        self._check_carried(schema)
+        image_column(schema, self.column, self.file.uri)
+        return [pa.field(name, schema.field(name).type) for name in self.carry]
+
+    def _check_carried(self, schema: pa.Schema) -> None:
         missing = [name for name in self.carry if name not in schema.names]
         if missing:
             raise UserError(
                 f"{self.file.uri!r} has no column {', '.join(missing)}; it has "
                 f"{', '.join(schema.names)}"
             )
-        image_column(schema, self.column, self.file.uri)
-        return [pa.field(name, schema.field(name).type) for name in self.carry]
 
     def holds_images(self) -> bool:
         """Whether the images are in the table, and not only named.
@@ -149,6 +152,7 @@ class Table:
         with open_file(self.file.uri, self.options) as file:
             parquet = pq.ParquetFile(file)
             column = image_column(parquet.schema_arrow, self.column, self.file.uri)
+            self._check_carried(parquet.schema_arrow)
             number = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
@@ -223,7 +227,11 @@ def _has_path(schema: pa.Schema, column: ImageColumn) -> bool:
 
 
 def _text_of(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    # JSON may hold half of a pair of surrogates, which is no character.
+    return text.encode(errors="replace").decode()
 
 
 def _named(table: str, number: int, name: str | None, extra: tuple[Any, ...]) -> Entry:

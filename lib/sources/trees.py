@@ -27,6 +27,8 @@ from lib.sources.entry import PARQUET, TAR, File, Skip, is_image, suffix_of
 from lib.storage import filesystem, local_etag, local_path, local_uri, scheme_of
 
 PREFIXES_AT_A_TIME = 16
+MOST_AHEAD = 10_000
+"""Keys that wait for what lies in a folder before them."""
 PAGES_AHEAD = 4
 """Pages of a thousand keys that each prefix may be listed ahead of what has been taken."""
 MOST_PREFIXES = 500
@@ -141,6 +143,7 @@ def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[O
         return
     with _Listings(client, bucket) as listings:
         ahead: deque[Object | Iterator[Object]] = deque()
+        folders = 0  # among them
         while True:
             for item in page:
                 if isinstance(item, Object):
@@ -153,7 +156,9 @@ def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[O
                 elif item.key.encode() > behind.encode() or behind.startswith(item.key):
                     after = behind if behind.startswith(item.key) else ""
                     ahead.append(listings.start(item.key, after))
-                while sum(not isinstance(a, Object) for a in ahead) >= PREFIXES_AT_A_TIME:
+                    folders += 1
+                while folders >= PREFIXES_AT_A_TIME or len(ahead) > MOST_AHEAD:
+                    folders -= not isinstance(ahead[0], Object)
                     yield from _take(ahead)
             try:
                 page = next(top)

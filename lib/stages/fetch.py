@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.errors import UserError
+from lib.parquet_folder import reason_of
 from lib.s3 import TIMEOUT_SECONDS, S3Options
 from lib.sources.entry import PARQUET, suffix_of
 from lib.sources.tables import image_column
@@ -107,12 +108,14 @@ class Fetch:
                 yield lambda place=place: [(place.row, self._image(place))]  # type: ignore[misc]
             else:
                 together.setdefault(place.container, []).append(place)
-        for container, images in together.items():
-            if suffix_of(container) == PARQUET:
-                yield lambda c=container, i=images: self._table.read(c, i)  # type: ignore[misc]
-            else:
-                for run in _runs(images):
-                    yield lambda c=container, r=run: self._members(c, r)  # type: ignore[misc]
+        tables = {c: images for c, images in together.items() if suffix_of(c) == PARQUET}
+        if tables:  # one after the other: they share what is open
+            yield lambda: [
+                row for c, images in tables.items() for row in self._table.read(c, images)
+            ]
+        for container in together.keys() - tables.keys():
+            for run in _runs(together[container]):
+                yield lambda c=container, r=run: self._members(c, r)  # type: ignore[misc]
 
     def _image(self, place: Place) -> Row:
         try:
@@ -192,17 +195,9 @@ class _OpenTable:
                 return [(p.row, _error("download_error", CONTAINER_CHANGED)) for p in places]
             for place in places:
                 rows.append((place.row, self._row(place.offset)))
-        except FileNotFoundError:
-            rows += [(p.row, _error("not_found", "no such file")) for p in places[len(rows) :]]
-        except PermissionError:
-            refused = _error("access_denied", "no permission to read the file")
-            rows += [(p.row, refused) for p in places[len(rows) :]]
         except (OSError, pa.ArrowException, UserError) as error:
             self._uri = ""
-            status = "decode_error" if isinstance(error, pa.ArrowException) else "download_error"
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            text = f"the table cannot be read: {reason}"
-            rows += [(p.row, _error(status, text)) for p in places[len(rows) :]]
+            rows += [(p.row, _why_unread(error)) for p in places[len(rows) :]]
         return rows
 
     def _open(self, uri: str) -> None:
@@ -235,14 +230,29 @@ class _OpenTable:
                 READS_AT_A_TIME, row_groups=[group], columns=[name], use_threads=False
             )
             self._group, self._batch_start = group, self._starts[group]
-            self._batch = next(self._batches)
+            self._batch = self._next_batch()
         while number >= self._batch_start + self._batch.num_rows:
             self._batch_start += self._batch.num_rows
-            self._batch = next(self._batches)
+            self._batch = self._next_batch()
         value = self._batch.column(0)[number - self._batch_start]
         if self._kind.kind == "struct":
             value = value["bytes"]
         return value.as_py()
+
+    def _next_batch(self) -> pa.RecordBatch:
+        for batch in self._batches:
+            return batch
+        raise OSError("it has fewer rows than when it was listed")
+
+
+def _why_unread(error: Exception) -> Row:
+    """Status and error of the images of a table that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return _error("not_found", "no such file")
+    if isinstance(error, PermissionError):
+        return _error("access_denied", "no permission to read the file")
+    status = "decode_error" if isinstance(error, pa.ArrowException) else "download_error"
+    return _error(status, f"the table cannot be read: {reason_of(error)}")
 
 
 def _fault(fault: str | None) -> Row:

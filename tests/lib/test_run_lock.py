@@ -122,6 +122,24 @@ def test_whoever_lost_the_lock_stops(output: Folder, monkeypatch: pytest.MonkeyP
         lose()
 
 
+def test_a_run_whose_lock_has_expired_stops(
+    output: Folder, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have taken it: that it cannot be seen is no reason to go on."""
+    if output.is_local:
+        pytest.skip("it does not expire")
+    monkeypatch.setattr(run_lock, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(run_lock, "EXPIRES_SECONDS", 1.0)
+
+    def lose() -> None:
+        with RunLock(output):
+            proxy.rule = lambda method, key, times: "403"
+            Event().wait(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        lose()
+
+
 def _is_conditional(output: Folder) -> bool:
     bucket, key = s3.split(f"{output.uri}/probe")
     client = s3.client(output.options)

@@ -2,9 +2,14 @@
 
 import io
 import pickle
+import random
 import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import cast
 from zlib import crc32
 
 import pyarrow as pa
@@ -18,7 +23,7 @@ from lib.archive import Archive, Position, Reading
 from lib.errors import UserError
 from lib.manifest import read_manifest, write_manifest
 from lib.retry import Transient, pause_seconds, retrying
-from lib.s3 import S3Options
+from lib.s3 import S3, Object, Prefix, S3Options
 from lib.sources import shards, trees
 from lib.sources.entry import File
 from lib.sources.trees import ArrowTree
@@ -98,13 +103,13 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurry", "packed")
-@pytest.mark.parametrize("source", ["images", "packed/shard.tar"])
+@pytest.mark.parametrize("source", ["images", "packed/shard.tar", "packed/train.parquet"])
 @pytest.mark.parametrize("fault", ["503", "reset", "truncate", "stall"])
 def test_what_passes_is_tried_again(
     proxy: Proxy, images: dict[str, bytes], fault: Fault, source: str
 ) -> None:
-    """A tenth of all requests fails (of those for the tar: the first); nothing of it is seen."""
-    first = source.endswith(".tar")
+    """A tenth of all requests fails (of those for one file: the first); nothing of it is seen."""
+    first = source != "images"
     proxy.rule = lambda method, key, times: (
         fault if (times == 0 if first else crc32(f"{key} {times}".encode()) % 10 == 0) else None
     )
@@ -140,6 +145,88 @@ def test_what_does_not_pass_is_said(
     assert ACCESS_KEY not in row["error"]
     assert len(found) == IMAGES
     assert abs(proxy.asked["GET", bad] - attempts) <= (1 if fault == "stall" else 0)
+
+
+@pytest.mark.usefixtures("hurry", "packed")
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("403", "access_denied"), ("404", "not_found"), ("503", "download_error")],
+)
+def test_a_table_that_cannot_be_read_is_said_of_each_image(
+    proxy: Proxy, fault: Fault, status: str
+) -> None:
+    proxy.rule = lambda method, key, times: fault if key.endswith(".parquet") else None
+    found = fetched(proxy, "s3://packed/train.parquet").to_pylist()
+    assert [row["status"] for row in found] == [status] * IMAGES
+
+
+def test_images_of_several_tables_in_one_batch(s3: S3Server) -> None:
+    """However the rows come, each gets its own bytes."""
+    bucket = s3.bucket("several")
+    for number in range(5):
+        rows = [f"{number} {row}".encode() for row in range(40)]
+        pq.write_table(pa.table({"image": rows}), bucket / f"{number}.parquet", row_group_size=7)
+    entries = list(Archive(["s3://several"], reading=Reading(s3=s3.options)))
+    random.Random(0).shuffle(entries)
+    stage = Fetch(10**6, s3=s3.options)
+    stage.setup(Stopwatch())
+    batch = pa.Table.from_pylist([entry._asdict() for entry in entries]).drop_columns(["extra"])
+    for row in stage(batch).to_pylist():
+        table, _, number = row["uri"].rpartition("#")
+        assert row["data"] == f"{table[-len('0.parquet')]} {number}".encode()
+
+
+def test_an_empty_image_in_a_tar_is_empty(s3: S3Server) -> None:
+    with tarfile.open(s3.bucket("empty") / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("empty.jpg"), io.BytesIO(b""))
+    (row,) = fetched(s3, "s3://empty/a.tar").to_pylist()
+    assert (row["data"], row["status"]) == (b"", None)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3:///x.jpg", "s3://user:zyx42@bucket/x.jpg", "s3://No Bucket/x.jpg", "/a\0b.jpg", "az://x/y"],
+)
+def test_what_no_storage_can_have_is_one_bad_row(
+    uri: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
+    with pytest.raises(FetchError) as caught:
+        fetch(uri, 100, options=s3.options)
+    assert caught.value.status in ("download_error", "not_found")
+    assert "zyx42" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """A bucket in eu-north-1, which says so as AWS does; its objects hold their own paths."""
+
+    def do_GET(self) -> None:
+        here = "/eu-north-1/s3/" in self.headers["Authorization"]
+        data = self.path.encode() if here else b"<Error><Code>PermanentRedirect</Code></Error>"
+        self.send_response(200 if here else 301)
+        self.send_header("x-amz-bucket-region", "eu-north-1")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_in_another_region_and_keys_that_look_like_folders() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        options = S3Options(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+        for key in ("a.jpg", "a/../b/./c.jpg"):
+            assert (
+                fetch(f"s3://bucket/{key}", 100, options=options).data == f"/bucket/{key}".encode()
+            )
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.usefixtures("packed")
@@ -205,6 +292,42 @@ def test_a_bucket_is_listed_in_the_order_of_its_keys(
         position = Position(0, uris[stopped - 1])
         behind = Archive(["s3://images"], reading=reading).behind(position)
         assert [entry.uri for entry in behind] == uris[stopped:]
+
+
+class _FlatAndFolder:
+    """A bucket of one folder and a million keys beside it, that counts how far it was listed."""
+
+    pages_given = 0
+
+    def pages(
+        self, bucket: str, prefix: str, after: str = "", folders: bool = False
+    ) -> Iterator[list[Object | Prefix]]:
+        if not folders:
+            yield [Object("0/a.jpg", 1, "x")]
+            return
+        for page in range(1000):
+            self.pages_given += 1
+            first = [Prefix("0/")] if page == 0 else []
+            yield [*first, *(Object(f"k{page:04}{n:03}.jpg", 1, "x") for n in range(1000))]
+
+
+def test_flat_keys_beside_a_folder_are_given_as_they_are_listed() -> None:
+    client = _FlatAndFolder()
+    keys = (item.key for item in trees._objects(cast(S3, client), "bucket", "", ""))
+    assert next(keys) == "0/a.jpg"
+    assert client.pages_given <= 2 + trees.MOST_AHEAD // 1000
+    assert sum(1 for _ in keys) == 1_000_000
+
+
+@pytest.mark.usefixtures("hurry", "packed")
+def test_a_tar_that_does_not_answer_stops_the_listing(proxy: Proxy, tmp_path: Path) -> None:
+    """Its images would be lost otherwise; started again, the listing goes on."""
+    archive = Archive(["s3://packed/shard.tar"], reading=Reading(s3=proxy.options))
+    proxy.rule = lambda method, key, times: "503" if method == "GET" else None
+    with pytest.raises(OSError, match="503 SlowDown"):
+        write_manifest(archive, folder(tmp_path))
+    proxy.reset()
+    assert write_manifest(archive, folder(tmp_path)).images == IMAGES
 
 
 def test_sources_in_a_bucket(s3: S3Server, images: dict[str, bytes]) -> None:
