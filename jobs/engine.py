@@ -62,6 +62,11 @@ def cluster() -> Iterator[dict[str, float]]:
             ray.shutdown()
 
 
+def machines() -> list[dict[str, float]]:
+    """The resources of each machine that is there now, by name."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 @contextlib.contextmanager
 def _native_errors_to_logs_only() -> Iterator[None]:
     """Keep Ray's native code off the terminal: it writes over the progress even of what it mends.

@@ -155,8 +155,9 @@ def run_pipeline(
         pools = place(
             "auto",
             bundle.trunk is not None,
-            Cluster(resources.get("CPU", 0), resources.get("GPU", 0)),
+            Cluster.of(resources),
             {name: Size() for name in (FACES, AGE, GENDER)},
+            bundle.weight_bytes,
         )
         rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count, faces.folder.filesystem)
         return collect(pipeline.label(rows, labelling, pools), count)

@@ -34,7 +34,7 @@ def sized(
     told = all(sizes[pool.name].actors is not None for pool in pools)
     if any(pool.gpus for pool in pools) and not told:
         log.info("measuring a worker of each pool")
-        rates = measure(labelling, pools, images().slice(0, BATCH))
+        rates = measure(labelling, pools, spread(images()))
         pools = balanced(pools, rates, sizes)
         log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
         faces, *models = pools
@@ -48,6 +48,11 @@ def sized(
     for pool in pools:
         log.info("%s", described(pool))
     return pools
+
+
+def spread(images: pa.Table) -> pa.Table:
+    """A batch from all over: those that come first may all be without a face."""
+    return images.take([len(images) * n // BATCH for n in range(min(BATCH, len(images)))])
 
 
 def described(pool: Pool) -> str:

@@ -3,13 +3,11 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import tyro
 
 from jobs.telemetry import RunMetrics
@@ -30,7 +28,7 @@ from lib.s3 import TIMEOUT_SECONDS, S3Options
 from lib.schema import STATUSES, label_columns
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
-from lib.storage import Folder, folder, scheme_of
+from lib.storage import Folder, failures_in_one_line, folder, scheme_of
 from lib.summary import Summary, first_rows
 
 log = logging.getLogger("score")
@@ -187,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
     try:
-        with failures_of_storage(), RunLock(output):
+        with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
             run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
             recover(output)
             manifest = list_images(archive, output, options)
@@ -197,21 +195,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
-
-
-@contextmanager
-def failures_of_storage() -> Iterator[None]:
-    """Turn what storage says into one line.
-
-    Raises:
-        UserError: in place of an error of the storage.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        name = f" ({error.filename})" if getattr(error, "filename", None) else ""
-        raise UserError(f"the run stopped: {reason}{name}; {HOW_TO_GO_ON}") from error
 
 
 def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:
@@ -307,7 +290,7 @@ def run_pipeline(
         carry=options.carry,
     )
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
-        available = Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to)
+        available = Cluster.of(resources, options.grows_to)
         pools = place(
             options.layout,
             bundle.trunk is not None,

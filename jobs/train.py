@@ -13,6 +13,7 @@ import tyro
 
 from lib import options as command_line
 from lib import run_record
+from lib.calibration import FEWEST_FACES
 from lib.code_version import code_version
 from lib.datasets.labels import Split
 from lib.datasets.terms import source_of, terms_of
@@ -22,7 +23,8 @@ from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
 from lib.models.bundle import CARD, read_bundle
 from lib.placement import Cluster, Growth
-from lib.storage import Folder, folder
+from lib.run_lock import RunLock
+from lib.storage import Folder, failures_in_one_line, folder
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
@@ -137,14 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, output = folder(options.data), folder(options.output)
     labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
-    run_record.claim(output, options.fingerprint(labels), {}, OWNED)
-    if (output / "bundle").holds(CARD):
-        log.info("%s is trained already; nothing to do", output)
-        return 0
-    log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
+    check_validation(len(labels["val"]))
     try:
-        best = train(options, data, output)
-        make_bundle(options, data, labels, best, output)
+        with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
+            run_record.claim(output, options.fingerprint(labels), {}, OWNED)
+            if (output / "bundle").holds(CARD):
+                log.info("%s is trained already; nothing to do", output)
+                return 0
+            log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
+            best = train(options, data, output)
+            make_bundle(options, data, labels, best, output)
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
@@ -162,6 +166,14 @@ def check_batch(options: Options, faces: int) -> None:
         )
 
 
+def check_validation(faces: int) -> None:
+    """Refuse to train what could not be calibrated."""
+    if faces < FEWEST_FACES:
+        raise UserError(
+            f"the {faces} faces of the split val are too few to calibrate with: it takes {FEWEST_FACES}"
+        )
+
+
 def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
     """Train on the workers until the last epoch; gives the best checkpoint."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
@@ -171,8 +183,10 @@ def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
         # Ray Train imports TensorFlow here, too, which says much that is no news to anybody.
         from jobs import training
 
-        grown = Cluster(resources.get("CPU", 0), resources.get("GPU", 0), options.grows_to)
-        cpus = training.cpus_of_each(options.workers, options.cpus, options.use_gpu, grown)
+        cpus = training.cpus_of_each(
+            options.workers, options.cpus, options.use_gpu,
+            Cluster.of(resources, options.grows_to), engine.machines(),
+        )  # fmt: skip
         with History(output, options.recipe.epochs) as history:
             return training.run(
                 plan=training.Plan(

@@ -3,9 +3,13 @@
 Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
 """
 
+import logging
+import math
 import os
+import signal
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
@@ -22,10 +26,13 @@ from ray.train.tensorflow import TensorflowTrainer
 from jobs.engine import beside_the_job
 from lib.errors import UserError
 from lib.models.backbones import BACKBONES
+from lib.parquet_folder import reason_of
 from lib.placement import Cluster
 from lib.storage import Folder
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
+
+log = logging.getLogger("train")
 
 CHECKPOINTS = "checkpoints"
 LEFT_FREE = 0.1
@@ -58,23 +65,50 @@ class Plan:
     workers: int
 
 
-def cpus_of_each(workers: int, wanted: float | None, use_gpu: bool, cluster: Cluster) -> float:
+def cpus_of_each(
+    workers: int,
+    wanted: float | None,
+    use_gpu: bool,
+    cluster: Cluster,
+    machines: Sequence[Mapping[str, float]],
+) -> float:
     """CPUs for each worker.
+
+    Args:
+        workers: that train together.
+        wanted: CPUs of each; None takes as many as each can have.
+        use_gpu: whether each needs a GPU.
+        cluster: now and when it has grown; where it grows, nothing is known of its machines.
+        machines: the resources of each that is there now, as Ray names them.
 
     Raises:
         UserError: the cluster has no room for the workers.
     """
-    room = cluster.most_cpus - LEFT_FREE
-    cpus = wanted or int(100 * room / workers) / 100
-    if cpus * workers > room + 1e-6 or cpus <= 0:
-        raise UserError(
-            f"{workers} workers of {cpus:g} CPUs do not fit: the cluster has {room:g}; lower "
-            "--workers or --cpus"
-        )
     if use_gpu and cluster.most_gpus < workers:
         raise UserError(
             f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
             "--workers or leave out --use-gpu"
+        )
+    if cluster.growth.cpus:
+        machines = [{"CPU": cluster.most_cpus, "GPU": cluster.most_gpus}]
+    rooms = [machine.get("CPU", 0.0) - LEFT_FREE for machine in machines]
+    most = [int(machine.get("GPU", 0.0)) if use_gpu else workers for machine in machines]
+
+    def fitting(cpus: float) -> int:
+        return sum(
+            min(gpus, int(room / cpus + 1e-6))
+            for room, gpus in zip(rooms, most, strict=True)
+            if room > 0
+        )
+
+    shares = {int(100 * room / n) / 100 for room in rooms for n in range(1, workers + 1)}
+    possible = [cpus for cpus in shares if cpus > 0 and fitting(cpus) >= workers]
+    cpus = wanted or max(possible, default=1.0)
+    if fitting(cpus) < workers:
+        free = ", ".join(f"{room:g}" for room in rooms if room > 0) or "none"
+        raise UserError(
+            f"{workers} workers of {cpus:g} CPUs do not fit: the machines have {free} CPUs free; lower "
+            "--workers or --cpus"
         )
     return cpus
 
@@ -120,6 +154,7 @@ def run(
             ),
         ),
     )
+    interrupt = signal.getsignal(signal.SIGINT)
     with _Reader(journal, history):
         try:
             result = trainer.fit()
@@ -129,13 +164,22 @@ def run(
             raise
         except SystemExit:  # what Ray Train makes of Ctrl-C
             raise KeyboardInterrupt from None
-    return min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_error"])[0]
+        finally:
+            signal.signal(signal.SIGINT, interrupt)  # Ray Train has taken it for itself
+    errors = [(metrics["val_error"], kept) for kept, metrics in result.best_checkpoints or []]
+    finite = [pair for pair in errors if math.isfinite(pair[0])]
+    if not finite:
+        raise UserError("the training diverged: it has no finite error; lower --learning-rate")
+    return min(finite, key=lambda pair: pair[0])[1]
 
 
 def work(config: dict[str, Any]) -> None:
     """What each worker does."""
     journal = config["journal"]
     try:
+        # What one worker could not do no other one can.
+        if reason := ray.get(journal.reason.remote()):
+            raise UserError(reason)
         _train(config["plan"], journal, config["threads"])
     except UserError as error:
         ray.get(journal.fail.remote(str(error)))
@@ -185,6 +229,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
         with checkpoint.as_directory() as folder:
             arrays, position = read_checkpoint(Path(folder))
         trainer.restore(arrays)
+        position.losses = [loss / workers for loss in position.losses]
     _epochs(replace(plan, recipe=recipe), trainer, position, journal if rank == 0 else None, rank)
 
 
@@ -211,7 +256,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             _report(trainer, now, rank, recipe.small_epochs)
 
     tell()
-    while position.epoch < recipe.epochs and not _stale(position.history, recipe.patience):
+    while position.epoch < recipe.epochs and not _stale(position.history, recipe):
         started = time.monotonic()
         rate = trainer.train_epoch(position, after_step)
         losses = trainer.global_losses(position.losses)
@@ -227,7 +272,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             }
         )
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
-        last = position.epoch == recipe.epochs or _stale(position.history, recipe.patience)
+        last = position.epoch == recipe.epochs or _stale(position.history, recipe)
         drawn = "age" in recipe.tasks and (last or position.epoch in plan.pictures_after)
         if journal is not None and drawn:
             ray.get(journal.show.remote(position.epoch, trainer.distributions))
@@ -239,6 +284,7 @@ def _report(trainer: Any, position: Any, rank: int, small_epochs: int) -> None:
     """Write a checkpoint; every worker reports, and the first one's state is that of all."""
     from lib.training.checkpoint import write_checkpoint
 
+    position = replace(position, losses=trainer.global_losses(position.losses))
     last = position.history[-1] if position.history else {}
     # In an epoch, or on small crops, the weights have no score that counts: never the best.
     whole = position.step == 0 and position.epoch > small_epochs
@@ -252,11 +298,12 @@ def _report(trainer: Any, position: Any, rank: int, small_epochs: int) -> None:
             ray.train.report(metrics, checkpoint=None)
 
 
-def _stale(history: list[dict[str, Any]], patience: int) -> bool:
-    """Whether that many epochs have not lowered the validation error."""
-    if not patience or len(history) <= patience:
+def _stale(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether `patience` epochs at the full size have not lowered the validation error."""
+    patience = recipe.patience
+    errors = [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+    if not patience or len(errors) <= patience:
         return False
-    errors = [epoch["val_error"] for epoch in history]
     return min(errors[-patience:]) >= min(errors[:-patience])
 
 
@@ -312,7 +359,10 @@ class _Reader:
 
     def _run(self) -> None:
         while not self._stopped.wait(TELL_EVERY_SECONDS):
-            self._read()
+            try:
+                self._read()
+            except OSError as error:  # the next time, or the end, writes it again
+                log.warning("the metrics could not be written: %s", reason_of(error))
 
     def _read(self) -> None:
         if news := ray.get(self._journal.news.remote()):

@@ -11,6 +11,10 @@ INTERVAL_COVERAGE = 0.8
 _TEMPERATURES = (0.05, 20.0)
 
 
+FEWEST_FACES = int(np.ceil(INTERVAL_COVERAGE / (1 - INTERVAL_COVERAGE) - 1e-9))
+"""With which `fit_interval_scale` can promise `INTERVAL_COVERAGE`."""
+
+
 def fit_interval_scale(
     true_age: Floats, age: Floats, low: Floats, high: Floats, coverage: float = INTERVAL_COVERAGE
 ) -> float:

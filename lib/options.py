@@ -1,7 +1,9 @@
 """Command lines from frozen dataclasses, and errors of one line."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -11,6 +13,7 @@ from lib import logs
 from lib.errors import UserError
 
 Options = TypeVar("Options")
+_URI = re.compile(r"[a-z][a-z0-9]+:/")
 
 
 def parse(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:
@@ -30,7 +33,12 @@ def parse(options: type[Options], arguments: Sequence[str] | None, program: str)
         raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
 
     with tyro_errors.on_parse_error(refuse):
-        return tyro.cli(options, args=arguments, prog=program)
+        told = tyro.cli(options, args=arguments, prog=program)
+    for name, value in vars(told).items():
+        # What takes URIs is a text; a path with such a beginning would be made as a local folder.
+        if isinstance(value, Path) and _URI.match(str(value)):
+            raise UserError(f"--{name.replace('_', '-')} takes no URI; give a local path")
+    return told
 
 
 def run(job: Callable[[], int]) -> NoReturn:

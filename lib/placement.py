@@ -23,6 +23,8 @@ GPU_WORKER_GIB = 2
 """What a worker takes of it besides its weights: libraries and a batch of activations."""
 WEIGHTS_IN_MEMORY = 4
 """Times the size of the model's files: these hold half precision, and loading makes copies."""
+CPU_WORKER_GIB, WEIGHTS_IN_CPU_MEMORY = 1.0, 2
+"""Memory of a worker without a GPU: besides the weights, and times the size of the model's files."""
 WORKERS_PER_GPU = 4
 """At most: while one prepares its batch, another one's is computed; more only take memory."""
 AHEAD = 1.25
@@ -118,11 +120,19 @@ class Cluster:
         cpus: that are there now.
         gpus: that are there now.
         growth: what there may be later.
+        memory: bytes for all workers that are there now; None where it is unknown.
     """
 
     cpus: float
     gpus: float
     growth: Growth = field(default_factory=Growth)
+    memory: float | None = None
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float], growth: Growth | None = None) -> "Cluster":
+        """The cluster with these resources, as Ray names them."""
+        get = resources.get
+        return cls(get("CPU", 0), get("GPU", 0), growth or Growth(), get("memory"))
 
     @property
     def most_cpus(self) -> float:
@@ -153,7 +163,7 @@ def place(
         shared_trunk: whether age and gender stand on one trunk.
         cluster: now and when it has grown.
         sizes: what the user wants, by name of pool.
-        weights: bytes of the model's files, which say how many workers share a GPU.
+        weights: bytes of the model's files, which say how many workers share a GPU or the memory.
 
     Raises:
         UserError: the pools do not fit the cluster.
@@ -171,10 +181,11 @@ def place(
         tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
         pools = _on_gpus(tasks, cores, room, cluster.most_gpus, weights)
     elif layout == "fused":
-        pools = [Pool(FACES, (FACES, AGE, GENDER), cores, room / cores)]
+        actors = min(cores, _fitting(cluster, weights))
+        pools = [Pool(FACES, (FACES, AGE, GENDER), actors, room / actors)]
     else:
         # Each model is about as dear as finding the faces of a photograph: a third of the CPUs each.
-        third = max(1, cores // 3)
+        third = max(1, min(cores, _fitting(cluster, weights)) // 3)
         share = room / (3 * third)
         pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
     pools = [sizes[pool.name].applied_to(_begun(pool, cluster)) for pool in pools]
@@ -220,6 +231,14 @@ def _begun(pool: Pool, cluster: Cluster) -> Pool:
     """The pool with as many workers to begin with as there is room for now."""
     now = cluster.gpus / cluster.most_gpus if pool.gpus else cluster.cpus / cluster.most_cpus
     return replace(pool, least=max(1, int(pool.actors * now)))
+
+
+def _fitting(cluster: Cluster, weights: int) -> int:
+    """Workers of a model whose memory the cluster has when it has grown."""
+    if cluster.memory is None or not cluster.cpus:
+        return max(1, int(cluster.most_cpus))
+    memory = cluster.memory * cluster.most_cpus / cluster.cpus
+    return max(1, int(memory / (CPU_WORKER_GIB * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
 
 
 def _on_gpus(

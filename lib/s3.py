@@ -27,6 +27,8 @@ SCHEME = "s3://"
 CONNECTIONS = 64
 CONNECT_SECONDS = 5.0
 TIMEOUT_SECONDS = 60.0
+SLOWEST_BYTES_A_SECOND = 1 << 20
+"""Large objects get more time than `TIMEOUT_SECONDS`: what comes at this speed is waited for."""
 _CHUNK = 1 << 20
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,60})</Code>")
 _PASSING = frozenset({408, 429})
@@ -246,6 +248,7 @@ class S3:
         length = response.headers.get("Content-Length")
         if max_bytes is not None and length is not None and int(length) > max_bytes:
             raise S3Error("too_large", f"{length} bytes; the limit is {max_bytes}")
+        deadline += int(length or 0) / SLOWEST_BYTES_A_SECOND
         parts = []
         read = 0
         while part := response.read1(_CHUNK):

@@ -27,6 +27,7 @@ from lib.s3 import S3Error, S3Options, as_os_errors
 FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large"]
 Result = TypeVar("Result")
 
+LARGEST_READ = 64 << 20
 FILE_SCHEME = "file://"
 ARROW_SCHEMES = {"gs": "GcsFileSystem", "az": "AzureFileSystem", "abfs": "AzureFileSystem"}
 """URI scheme → the file system of pyarrow that reads it; not every build of pyarrow has them."""
@@ -97,6 +98,24 @@ def local_uri(path: str) -> str:
 def local_etag(info: os.stat_result) -> str:
     """What changes when a local file does."""
     return f"{info.st_mtime_ns:x}-{info.st_size:x}"
+
+
+@contextmanager
+def failures_in_one_line(remedy: str) -> Iterator[None]:
+    """Turn what storage says into one line.
+
+    Args:
+        remedy: what the user can do then.
+
+    Raises:
+        UserError: in place of an error of the storage.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        name = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        raise UserError(f"the run stopped: {reason}{name}; {remedy}") from error
 
 
 # --- Reading ---------------------------------------------------------------------------------------
@@ -539,10 +558,11 @@ class S3Files(fs.FileSystemHandler):
             self._client.copy(bucket, source, _parts(dest)[1])
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
-        """Read a whole object."""
+        """Read an object from its beginning; checkpoints are larger than one request should be."""
         with as_os_errors():
-            data, _ = self._client.read(*_parts(path))
-        return pa.BufferReader(data)
+            file = s3.RangeFile(self._client, *_parts(path))
+        buffer = max(1, min(file.size, LARGEST_READ))
+        return pa.PythonFile(io.BufferedReader(file, buffer), mode="r")
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         """Read parts of an object."""

@@ -1,9 +1,9 @@
 """A bundle: a folder with the networks of a model and the card that says how to use them."""
 
+import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -210,25 +210,21 @@ def read_bundle(where: str | Path | Folder) -> Bundle:
 
 
 def _copied(origin: Folder, card: bytes, names: Mapping[str, str]) -> Path:
-    """Copy a bundle to this machine, unless that has been done. Gives the folder of the copy."""
+    """Copy a bundle to this machine, unless it has a good copy. Gives the folder of the copy."""
     if any(name != os.path.basename(name) for name in names):  # noqa: PTH119 - a name, not a path
         raise ValueError("the file of a network is not in the folder of the card")
     cache = Path(tempfile.gettempdir(), f"models-{os.getuid()}")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = cache / hashlib.sha256(card).hexdigest()[:16]
-    if folder.is_dir():
-        return folder
-    unfinished = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        for name in names:
-            (unfinished / name).write_bytes(origin.read(name))
-        (unfinished / CARD).write_bytes(card)
-        unfinished.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # another process of this machine may have been faster
+    with (cache / "lock").open("w") as lock:  # all workers of a machine begin together
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            for name, sha256 in names.items():
+                if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+                    folder.mkdir(exist_ok=True)
+                    (folder / name).write_bytes(origin.read(name))
+        except OSError as error:
             raise UserError(f"cannot copy the model {str(origin)!r}: {reason_of(error)}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

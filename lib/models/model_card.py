@@ -33,10 +33,15 @@ def _weak(test: Mapping[str, Any]) -> list[str]:
     bands = {name: part for name, part in test["by_age_band"].items() if part["count"]}
     high = WEAK_ERROR * (test["age"]["mae"] or 0)
     age = [name for name, part in bands.items() if (part["age"]["mae"] or 0) > high]
-    wrong = WEAK_GENDER * (1 - (test["gender"]["accuracy"] or 1))
-    gender = [n for n, p in bands.items() if 1 - (p["gender"]["accuracy"] or 1) > wrong]
+    wrong = WEAK_GENDER * _share_wrong(test)
+    gender = [name for name, part in bands.items() if _share_wrong(part) > wrong]
     said = (("age", age), ("gender", gender))
     return [f"{what} is asked of people of {', '.join(ages)} years" for what, ages in said if ages]
+
+
+def _share_wrong(figures: Mapping[str, Any]) -> float:
+    accuracy = figures["gender"]["accuracy"]
+    return 0.0 if accuracy is None else 1 - accuracy
 
 
 def _error(figures: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ class Position:
     Attributes:
         epoch: that is going on, from 0.
         step: steps of it that are done.
-        losses: of these steps, each the mean over the faces of all workers.
+        losses: of these steps; of the faces of all workers in a checkpoint, of one worker's else.
         history: metrics of the epochs that are over.
     """
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -112,10 +113,9 @@ def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -
         return file
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    shape = (len(labels), side, side, 3)
-    pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
     spec = CropSpec(side, "box")
     try:
+        pixels = _make_room(unfinished, (len(labels), side, side, 3))
         with ThreadPoolExecutor() as threads:
             for start, rows in _rows(faces):
                 squares = threads.map(lambda row: _square(faces, row, spec), rows)
@@ -126,6 +126,21 @@ def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -
     finally:
         unfinished.unlink(missing_ok=True)
     return file
+
+
+def _make_room(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """A file of pixels, mapped into memory, that has its place on the disk."""
+    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    try:
+        with file.open("r+b") as opened:
+            # A full disk would otherwise end the process while it writes into memory.
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        raise UserError(
+            f"no room for {pixels.nbytes / 1e9:.1f} GB of decoded faces in {str(file.parent)!r} "
+            f"({error.strerror}); make some, or set TMPDIR to another disk"
+        ) from None
+    return pixels
 
 
 def open_faces(file: Path, labels: Labels) -> Faces:

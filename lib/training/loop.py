@@ -6,6 +6,7 @@ had not been interrupted. The step is written out, around `strategy.run`, becaus
 does not work under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585).
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -260,9 +261,12 @@ class Trainer:
             }
             each = weights * tf.add_n([losses[task]() for task in recipe.tasks])
             loss = tf.reduce_sum(each) / (recipe.batch_size * self.workers)
-            scaled = self._optimizers["heads"].scale_loss(loss)
+            # By the least scale: what is too much for one optimiser's variables lowers it.
+            scale = tf.reduce_min([optimizer.scale_loss(1.0) for optimizer, _ in trained])
+            scaled = loss * scale
         gradients = tape.gradient(scaled, [variables for _, variables in trained])
-        scale = self._optimizers["heads"].scale_loss(1.0)
+        if recipe.precision == "float16":
+            gradients = _unusable_everywhere(gradients)
         for (optimizer, variables), of_these in zip(trained, gradients, strict=True):
             if recipe.precision == "float16":  # each optimiser undoes a scale of its own
                 of_these = [g * (optimizer.scale_loss(1.0) / scale) for g in of_these]
@@ -288,6 +292,25 @@ class Trainer:
     def _sum_of_all(self, values: tf.Tensor) -> tf.Tensor:
         each = self._strategy.run(lambda v: tf.identity(v), args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
+
+
+def _unusable_everywhere(groups: list[list[tf.Tensor]]) -> list[list[tf.Tensor]]:
+    """Gradients that are infinite on all workers where they are not finite on one.
+
+    The optimisers decide for each worker alone whether a step counts, and those that take it wait for
+    the others.
+    """
+    unusable = tf.add_n(
+        [
+            tf.reduce_sum(1.0 - tf.cast(tf.math.is_finite(g), tf.float32))
+            for of in groups
+            for g in of
+        ]
+    )
+    context = tf.distribute.get_replica_context()
+    unusable = context.all_reduce(tf.distribute.ReduceOp.SUM, unusable)
+    factor = tf.where(unusable > 0, math.inf, 1.0)
+    return [[g * tf.cast(factor, g.dtype) for g in of] for of in groups]
 
 
 def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:

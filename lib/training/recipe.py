@@ -95,6 +95,11 @@ class Recipe:
         self._demand("learning_rate", rate is None or rate > 0, "above 0")
         if self.small_epochs and not self.small_size:
             raise UserError("--small-epochs needs --small-size")
+        if self.small_epochs >= self.epochs:
+            raise UserError(
+                f"--small-epochs {self.small_epochs} leaves none of the {self.epochs} --epochs for the "
+                "full size"
+            )
 
     def _demand(self, name: str, fulfilled: bool, what: str) -> None:
         if not fulfilled:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from lib.models.bundle import read_bundle
+from lib.run_lock import RunLock
 from lib.storage import folder
 from lib.training.checkpoint import read_checkpoint
 from tests.made_faces import make_faces
@@ -166,6 +168,9 @@ def test_what_is_done_is_not_done_again(
         (["--workers", "4", "--min-workers", "3", "--batch-size", "4"], "shared evenly by 3"),
         (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
         (["--small-epochs", "2"], "--small-epochs needs --small-size"),
+        (["--small-epochs", "36", "--small-size", "32"], "leaves none of the 36 --epochs"),
+        (["--output", "ftp://host/run"], "ftp:// is not supported"),
+        (["--weights", "s3://bucket/trunk.h5"], "--weights takes no URI; give a local path"),
         (["--small-size", "64", "--backbone", "vgg-face"], "vgg-face takes crops of one size only"),
     ],
 )
@@ -190,4 +195,24 @@ def test_workers_that_do_not_fit_are_refused(head: RayHead, faces: Path, tmp_pat
         *options(faces, tmp_path / "run", 16),
     )  # fmt: skip
     assert status == 2
-    assert "16 workers of 1 CPUs do not fit: the cluster has 3.9" in text
+    assert "16 workers of 1 CPUs do not fit: the machines have 3.9 CPUs free" in text
+
+
+def test_two_runs_at_once_are_one(head: RayHead, faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with RunLock(folder(output)):
+        status, text = run_job(head.environment, tmp_path / "log", *options(faces, output, 1))
+    assert status == 2
+    assert "another run (process" in text
+
+
+def test_a_bad_picture_ends_the_run_with_its_name(head: RayHead, tmp_path: Path) -> None:
+    """No other try would help."""
+    faces = make_faces(tmp_path / "faces", train=BATCH, val=9)
+    file = faces / "split=train" / "part-0.parquet"
+    rows = pq.read_table(file)
+    pictures = [*rows["image"].to_pylist()[:-1], b"no picture"]
+    pq.write_table(rows.set_column(0, "image", [pictures]), file)
+    status, text = run_job(head.environment, tmp_path / "log", *options(faces, tmp_path / "run", 1))
+    assert status == 2
+    assert text.splitlines()[-1].startswith("error: the picture of made:15 in the split train")

@@ -53,10 +53,16 @@ def test_a_bundle_that_was_replaced_is_not_mixed_with_the_old_one(stored: Folder
         bundle.here()
 
 
-def test_a_damaged_copy_is_refused(stored: Folder) -> None:
+def test_a_damaged_copy_is_refused_and_mended(made: Bundle, stored: Folder) -> None:
+    good = stored.read("age.keras")
     stored.write("age.keras", b"damaged")
     with pytest.raises(UserError, match=r"age\.keras' is damaged or was changed"):
         read_bundle(stored)
+    stored.write("age.keras", good)
+    bundle = read_bundle(stored)
+    assert bundle.digest == made.digest
+    bundle.networks["age"].unlink()  # as what tidies temporary files does
+    assert read_bundle(stored).networks["age"].read_bytes() == good
 
 
 def test_a_file_outside_of_the_bundle_is_refused(stored: Folder) -> None:

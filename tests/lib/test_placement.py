@@ -102,6 +102,15 @@ def test_large_models_share_a_gpu_among_fewer_workers(
     assert sum(pool.gpus * pool.actors for pool in models) == pytest.approx(2)
 
 
+@pytest.mark.parametrize(("gib", "actors"), [(None, 16), (22, 7), (64, 16), (1, 1)])
+def test_large_models_share_the_memory_of_cpus(gib: int | None, actors: int) -> None:
+    """A worker of a gigabyte of weights takes three."""
+    memory = None if gib is None else gib * 2.0**30
+    (pool,) = place("auto", True, Cluster(16, 0, memory=memory), SIZES, weights=2**30)
+    assert pool.actors == actors
+    assert pool.actors * pool.cpus == pytest.approx(16 * 0.8)
+
+
 def test_as_many_finders_as_feed_the_models() -> None:
     pools = place("auto", True, Cluster(256, 4), SIZES)
     faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, SIZES)

@@ -185,7 +185,13 @@ def test_an_empty_image_in_a_tar_is_empty(s3: S3Server) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["s3:///x.jpg", "s3://user:zyx42@bucket/x.jpg", "s3://No Bucket/x.jpg", "/a\0b.jpg", "az://x/y"],
+    [
+        "s3:///x.jpg",
+        "s3://user:zyx42@bucket/x.jpg",
+        "s3://No Bucket/x.jpg",
+        "/a\0b.jpg",
+        "az://x/y",
+    ],
 )
 def test_what_no_storage_can_have_is_one_bad_row(
     uri: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch

@@ -1,3 +1,6 @@
+import errno
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from lib.training.faces import Faces, load_faces
 from lib.training.loop import (
     AVERAGED,
     Trainer,
+    _unusable_everywhere,
     validation_metrics,
     validation_sums,
 )
@@ -156,6 +160,26 @@ def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str
     metrics = trainer.validate(32)
     assert ("val_mae" in metrics) == ("age" in trainer.networks.models)
     assert (before != trainer.networks.trunk.weights[0].numpy()).any()
+
+
+def test_what_one_worker_cannot_use_none_uses() -> None:
+    groups = [[tf.constant([1.0, math.inf])], [tf.constant([2.0]), tf.constant([0.0])]]
+    spoilt = _unusable_everywhere(groups)
+    assert not any(np.isfinite(g.numpy()).any() for of in spoilt for g in of)
+    good = [[tf.constant([1.0, 3.0])], [tf.constant([0.0])]]
+    for before, after in zip(good, _unusable_everywhere(good), strict=True):
+        np.testing.assert_array_equal(before[0], after[0])
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    made = make_faces(tmp_path / "made", train=8, val=4)
+    with pytest.raises(UserError, match=r"no room for 0\.0 GB.*No space left on device.*TMPDIR"):
+        load_faces(made, "train", 38, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_vgg_face_trains_what_the_original_recipe_trains() -> None:

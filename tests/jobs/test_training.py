@@ -1,0 +1,67 @@
+"""What Ray Train is told, and what is made of its answers."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobs.training import _stale, cpus_of_each
+from lib.errors import UserError
+from lib.placement import Cluster, Growth
+from lib.training.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("workers", "machines", "cpus"),
+    [
+        (1, [4], 3.9),
+        (1, [4, 4], 3.9),
+        (2, [4, 4], 3.9),
+        (3, [8, 8], 3.95),
+        (3, [16, 4], 5.3),
+        (4, [16, 0], 3.97),
+    ],
+)
+def test_each_worker_fits_a_machine(workers: int, machines: list[float], cpus: float) -> None:
+    """As many CPUs for each as there can be, on whole machines, of which a little stays free."""
+    there = [{"CPU": float(machine)} for machine in machines]
+    cluster = Cluster(sum(machines), 0)
+    assert cpus_of_each(workers, None, False, cluster, there) == cpus
+
+
+@pytest.mark.parametrize(
+    ("workers", "wanted", "machines", "complaint"),
+    [
+        (2, 5.0, [8, 4], "2 workers of 5 CPUs do not fit: the machines have 7.9, 3.9 CPUs free"),
+        (1, 7.0, [4, 4], "1 workers of 7 CPUs do not fit"),
+        (1, None, [0], "the machines have none CPUs free"),
+    ],
+)
+def test_workers_that_fit_no_machine_are_refused(
+    workers: int, wanted: float | None, machines: list[float], complaint: str
+) -> None:
+    there = [{"CPU": float(machine)} for machine in machines]
+    with pytest.raises(UserError, match=complaint):
+        cpus_of_each(workers, wanted, False, Cluster(sum(machines), 0), there)
+
+
+def test_gpus_are_on_machines_too() -> None:
+    there = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
+    assert cpus_of_each(2, None, True, Cluster(72, 2), there) == 3.95
+    with pytest.raises(UserError, match="3 workers need a GPU each, and the cluster has 2"):
+        cpus_of_each(3, None, True, Cluster(72, 2), there)
+
+
+def test_a_cluster_that_grows_is_taken_at_its_word() -> None:
+    assert cpus_of_each(4, 6.0, True, Cluster(0, 0, Growth(28, 4)), []) == 6.0
+
+
+def test_only_epochs_at_the_full_size_count_for_patience() -> None:
+    recipe = replace(Recipe(), patience=2, small_size=32, small_epochs=2)
+
+    def history(*errors: float) -> list[dict[str, Any]]:
+        return [{"val_error": error} for error in errors]
+
+    assert not _stale(history(5, 6, 7, 8), recipe)
+    assert not _stale(history(1, 1, 7, 8, 6), recipe)
+    assert _stale(history(9, 9, 7, 8, 8), recipe)
