@@ -47,6 +47,9 @@ from lib.stages.stage import Chain, Stage, Stopwatch
 from lib.storage import folder
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
+SAME_AGE = 0.01
+"""Years by which ages may differ: a batch of other images adds up in another order."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -162,6 +165,8 @@ def compare(options: Options, server: S3Server, work: Path) -> None:
     for name in ("objects", "tars", "parquet"):
         common = ages["local"].index.intersection(ages[name].index)
         difference = (ages["local"][common] - ages[name][common]).abs().max()
+        assert options.limit or len(common) == len(ages["local"]) == len(ages[name])
+        assert difference < SAME_AGE, f"{name}: ages differ by {difference} years"
         print(
             f"  {name}: {speeds[name] / local:.2f} of local; {len(common):,} common names, ages differ "
             f"by at most {difference:.4f}"

@@ -4,7 +4,7 @@
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -95,7 +95,11 @@ class Archive:
         skipped: What was passed over so far, counted by reason: "other file type", "symbolic link",
             "not a regular file", "unreadable" (files or whole folders; each of these is logged).
         position: Behind the last image that was given.
+        known: Gives the images of a tar that an earlier listing has found, if it is still the same;
+            None reads it.
     """
+
+    known: Callable[[File], Sequence[Entry] | None] | None = None
 
     def __init__(
         self, sources: Sequence[str], limit: int | None = None, reading: Reading | None = None
@@ -168,6 +172,9 @@ class Archive:
                     yield from ahead.append(_Listed("", None, item))
                 elif not is_image(item.uri) and not self._reading.unpack:
                     yield from ahead.append(_Listed("", None, Skip("other file type")))
+                elif self.known and (entries := self.known(item)) is not None:
+                    for entry in entries:
+                        yield from ahead.append(_Listed(item.uri, entry.offset, entry))
                 elif suffix_of(item.uri) == TAR:
                     for part in ranges(item, self._reading.s3):
                         yield from ahead.expect(item.uri, threads.submit(part.entries))

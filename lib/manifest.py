@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.archive import Archive, Position
 from lib.errors import UserError
-from lib.sources.entry import Entry
+from lib.sources.entry import TAR, Entry, File, suffix_of
 from lib.storage import Folder
 
 PART_ROWS = 100_000
@@ -202,7 +203,8 @@ class Update:
 def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Update:
     """List the archive again and compare.
 
-    Images keep their ids. Two rows of one uri, in a table, are told apart by their order.
+    Images keep their ids. Two rows of one uri, in a table, are told apart by their order. A tar whose
+    etag is still the same is not read again, and what else is in it not counted again as passed over.
 
     Args:
         archive: the same sources.
@@ -214,6 +216,7 @@ def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Upda
         UserError: The archive holds no image, or cannot be listed.
     """
     known = _known(folder, old)
+    archive.known = _ListedTars(folder, old)
     writer = _Writer(folder, _schema(archive), old.generation + 1)
     seen: dict[bytes, int] = {}
     changed = []
@@ -239,6 +242,42 @@ def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Upda
         next_id - old.next_id, np.array(changed, np.int64), vanished, prune, writer,
         dict(archive.skipped), next_id,
     )  # fmt: skip
+
+
+class _ListedTars:
+    """The images of tars as a manifest has them."""
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self._folder = folder
+        self._parts: dict[str, list[str]] = {}
+        self._etags: dict[str, set[str | None]] = {}
+        self._last: tuple[str, pa.Table] | None = None
+        for part in manifest.parts:
+            rows = folder.read_table(part, ["container", "etag", "fault"])
+            for row in rows.group_by(rows.column_names).aggregate([]).to_pylist():
+                tar, fault = row["container"], row["fault"]
+                if tar is None or suffix_of(tar) != TAR:
+                    continue
+                self._parts.setdefault(tar, []).append(part)
+                # What could not be read is read again.
+                passing = fault is not None and not fault.startswith("decode_error")
+                self._etags.setdefault(tar, set()).add(None if passing else row["etag"])
+
+    def __call__(self, tar: File) -> list[Entry] | None:
+        """The images of a tar; None where it is unknown or another one now."""
+        if not tar.etag or self._etags.get(tar.uri) != {tar.etag}:
+            return None
+        return [
+            Entry(**row)
+            for part in dict.fromkeys(self._parts[tar.uri])
+            for row in self._of(tar.uri, part).select(SCHEMA.names[1:]).to_pylist()
+        ]
+
+    def _of(self, tar: str, part: str) -> pa.Table:
+        if self._last is None or self._last[0] != part:
+            self._last = part, self._folder.read_table(part)
+        rows = self._last[1]
+        return rows.filter(pc.equal(rows["container"], tar))
 
 
 def _known(folder: Folder, manifest: Manifest) -> dict[bytes, tuple[int, bytes]]:

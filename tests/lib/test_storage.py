@@ -21,7 +21,7 @@ from lib import retry, storage
 from lib import s3 as s3_module
 from lib.archive import Archive, Position, Reading
 from lib.errors import UserError
-from lib.manifest import read_manifest, write_manifest
+from lib.manifest import read_manifest, update, write_manifest
 from lib.retry import Transient, pause_seconds, retrying
 from lib.s3 import S3, Object, Prefix, S3Options
 from lib.sources import shards, trees
@@ -334,6 +334,33 @@ def test_a_tar_that_does_not_answer_stops_the_listing(proxy: Proxy, tmp_path: Pa
         write_manifest(archive, folder(tmp_path))
     proxy.reset()
     assert write_manifest(archive, folder(tmp_path)).images == IMAGES
+
+
+@pytest.mark.usefixtures("packed")
+def test_an_unchanged_tar_is_not_read_again(
+    proxy: Proxy, images: dict[str, bytes], tmp_path: Path
+) -> None:
+    manifest = folder(tmp_path)
+
+    def archive() -> Archive:
+        return Archive(["s3://updated"], reading=Reading(s3=proxy.options))
+
+    def read() -> set[str]:
+        return {key for method, key in proxy.asked if method == "GET" and key.endswith(".tar")}
+
+    data = (proxy.server.root / "packed" / "shard.tar").read_bytes()
+    proxy.server.bucket("updated")
+    for name in ("a.tar", "b.tar"):
+        proxy.server.put(f"s3://updated/{name}", data)
+    old = write_manifest(archive(), manifest)
+    assert read() == {"updated/a.tar", "updated/b.tar"}
+    proxy.reset()
+    assert update(archive(), manifest, old, prune=True).is_empty
+    assert not read()
+    proxy.server.put("s3://updated/b.tar", data[:600] + b"other" + data[605:])
+    found = update(archive(), manifest, old, prune=True)
+    assert read() == {"updated/b.tar"}
+    assert (found.new, len(found.changed), len(found.vanished)) == (0, IMAGES, 0)
 
 
 def test_sources_in_a_bucket(s3: S3Server, images: dict[str, bytes]) -> None:
