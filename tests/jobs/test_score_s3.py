@@ -169,6 +169,8 @@ def test_faults_then_retry_then_update(
     once: dict[str, Fault] = {"faulty/3/003.jpg": "stall"}
     once |= {f"faulty/{n % 4}/{n:03}.jpg": "reset" for n in range(20, 24)}
     once |= {f"faulty/{n % 4}/{n:03}.jpg": "truncate" for n in range(24, 28)}
+    once |= {"tars/shard-0.tar": "reset", "tars/shard-1.tar": "truncate"}
+    once |= {"tables/train.parquet": "reset"}
     requests = Counter[str]()
 
     def rule(method: str, key: str, times: int) -> Fault | None:
@@ -181,7 +183,8 @@ def test_faults_then_retry_then_update(
 
     proxy.rule = rule
     output, log = out(s3, tmp_path), tmp_path / "log"
-    command = [*options(proxy, "s3://faulty", output, model), "--fetch-timeout", 5]
+    sources = "s3://faulty s3://tars s3://tables"
+    command = [*options(proxy, sources, output, model), "--fetch-timeout", 5]
     with Job(head.environment, log, *command) as job:
         wait_until(lambda: proxy.asked["GET", "faulty/0/040.jpg"], 120)
         s3.kill()
@@ -189,8 +192,11 @@ def test_faults_then_retry_then_update(
         assert job.finish() == 0, job.output
     assert {"503", "403", "404", "reset", "truncate", "stall"} <= proxy.faults.keys()
     found = labels(output)
-    assert len(found) == IMAGES
-    statuses = dict(zip(found["name"], found["status"], strict=True))
+    assert len(found) == 3 * IMAGES
+    single = found["uri"].str.startswith("s3://faulty/")
+    assert (found["status"][~single] == "ok").all()
+    statuses = dict(zip(found["name"][single], found["status"][single], strict=True))
+    assert len(statuses) == IMAGES
     bad = {name.removeprefix("faulty/"): fault for name, fault in always.items()}
     said = {"403": "access_denied", "404": "not_found"}
     assert statuses == {n: said[bad[n]] if n in bad else "ok" for n in statuses}
@@ -206,7 +212,7 @@ def test_faults_then_retry_then_update(
         key for method, key in proxy.asked if key.startswith("faulty/") and key.endswith("jpg")
     } == {*always}
     again = labels(output)
-    assert len(again) == IMAGES
+    assert len(again) == 3 * IMAGES
     assert (again["status"] == "ok").all()
     assert_same(again, undisturbed)
 
@@ -221,8 +227,10 @@ def test_faults_then_retry_then_update(
     assert {key for method, key in proxy.asked if key.endswith("jpg")} == {
         "faulty/9/999.jpg", "faulty/0/004.jpg"
     }  # fmt: skip
-    updated = labels(output).set_index("name")["age"]
-    assert len(updated) == IMAGES
+    everything = labels(output)
+    assert len(everything) == 3 * IMAGES
+    single = everything["uri"].str.startswith("s3://faulty/")
+    updated = everything[single].set_index("name")["age"]
     assert "1/005.jpg" not in updated
     assert updated["0/004.jpg"] == pytest.approx(updated["0/008.jpg"], abs=1e-3)
     started = time.monotonic()
