@@ -430,6 +430,24 @@ def test_a_folder_for_results(place: Folder) -> None:
     assert not place.holds("broken.parquet")
 
 
+def test_a_local_folder_is_copied_with_the_telling_file_last(
+    place: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    for name in ("card", "z", "inner/deep/a"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    written: list[str] = []
+    write = Folder.write
+    monkeypatch.setattr(
+        Folder, "write", lambda self, name, data: (written.append(name), write(self, name, data))
+    )
+    place.upload(source, last="card")
+    assert written == ["a", "z", "card"]
+    assert place.read("card") == b"card"
+    assert (place / "inner" / "deep").read("a") == b"inner/deep/a"
+
+
 def test_a_manifest_in_a_bucket(s3: S3Server, images: dict[str, bytes], tmp_path: Path) -> None:
     s3.bucket("results")
     target = folder(f"s3://results/{tmp_path.name}/manifest", s3.options)
