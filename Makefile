@@ -7,6 +7,9 @@ DEMO := out/demo-images
 # Beside the labels; a bucket's report is a local file.
 REPORT ?= $(if $(findstring ://,$(OUTPUT)),out/report.html,$(OUTPUT)/report.html)
 
+# By the environment: in the commands a quote in a name would end the text.
+export IMAGES OUTPUT REPORT
+
 .PHONY: score test lint lock
 
 # The stamp is the last thing written: an installation that broke off is done again.
@@ -24,8 +27,8 @@ ifeq ($(IMAGES),)
 	.venv/bin/python -m jobs.score --images $(DEMO) --output out/demo
 	@.venv/bin/python -m jobs.report --labels out/demo --output out/demo/report.html
 else
-	.venv/bin/python -m jobs.score --images '$(IMAGES)' --output '$(OUTPUT)'
-	@.venv/bin/python -m jobs.report --labels '$(OUTPUT)' --output '$(REPORT)'
+	.venv/bin/python -m jobs.score --images "$$IMAGES" --output "$$OUTPUT"
+	@.venv/bin/python -m jobs.report --labels "$$OUTPUT" --output "$$REPORT"
 endif
 
 test: lint

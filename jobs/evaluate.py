@@ -159,6 +159,7 @@ def run_pipeline(
             {name: Size() for name in (FACES, AGE, GENDER)},
             bundle.weight_bytes,
         )
+        pools = pipeline.with_work(pools, bundle)
         rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count, faces.folder.filesystem)
         return collect(pipeline.label(rows, labelling, pools), count)
 

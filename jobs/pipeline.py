@@ -74,6 +74,11 @@ class Labelling:
         return chain
 
 
+def with_work(pools: Sequence[Pool], bundle: Bundle) -> list[Pool]:
+    """Without the pools of tasks that the model does not know."""
+    return [p for p in pools if any(s == FACES or s in bundle.networks for s in p.stages)]
+
+
 def block_count(images: int) -> int:
     """Blocks for that many images."""
     rows = min(max(1, round(images / BLOCKS / SMALLEST_BLOCK)) * SMALLEST_BLOCK, LARGEST_BLOCK)

@@ -1,6 +1,7 @@
 """Label every image of an archive with age and gender: `python -m jobs.score --help`."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from lib.s3 import TIMEOUT_SECONDS, S3Options
 from lib.schema import STATUSES, label_columns
 from lib.stages.fetch import Fetch
 from lib.stages.label import model_id
-from lib.storage import Folder, failures_in_one_line, folder, scheme_of
+from lib.storage import Folder, failures_in_one_line, folder, local_uri, scheme_of
 from lib.summary import Summary, first_rows
 
 log = logging.getLogger("score")
@@ -103,8 +104,10 @@ class Options:
         Raises:
             UserError: names the option and the value.
         """
-        if not self.images:
+        if not self.images or not all(self.images):
             raise UserError("--images needs at least one folder or file")
+        if not self.output:
+            raise UserError("--output needs a folder")
         for name in ("limit", "max_image_pixels", "max_image_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -160,7 +163,7 @@ class Options:
     def fingerprint(self, bundle: Bundle) -> dict[str, object]:
         """All that changes a label, or which images there are."""
         return {
-            "images": [i if "://" in i else str(Path(i).absolute()) for i in self.images],
+            "images": [i if "://" in i else local_uri(os.path.abspath(i)) for i in self.images],  # noqa: PTH100
             "limit": self.limit,
             "column": self.column,
             "carry": list(self.carry) or None,
@@ -176,6 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
     options = command_line.parse(Options, arguments, PROGRAM)
     options.check()
+    try:
+        return label(options)
+    except KeyboardInterrupt:
+        log.info("stopped; %s", HOW_TO_GO_ON)
+        return INTERRUPTED
+
+
+def label(options: Options) -> int:
+    """All of it; gives the exit status."""
     reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
     bundle = read_bundle(folder(options.model, reading.s3))
     output = folder(options.output, reading.s3)
@@ -184,17 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.as_json(run)
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
-    try:
-        with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-            run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
-            recover(output)
-            manifest = list_images(archive, output, options)
-            forget_rows(output, options.retried)
-            summary = label_images(options, bundle, manifest, output, reading, run)
-            return verdict(options, summary, manifest, output)
-    except KeyboardInterrupt:
-        log.info("stopped; %s", HOW_TO_GO_ON)
-        return INTERRUPTED
+    with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
+        run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+        recover(output)
+        manifest = list_images(archive, output, options)
+        forget_rows(output, options.retried)
+        summary = label_images(options, bundle, manifest, output, reading, run)
+        return verdict(options, summary, manifest, output)
 
 
 def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:
@@ -256,7 +264,7 @@ def label_images(
     remaining.delete_all()
     recover(output)
     compact(output)
-    return Summary(
+    summary = Summary(
         images=manifest.images,
         skipped=manifest.skipped,
         statuses=LabelCounts(labels).update(),
@@ -266,6 +274,7 @@ def label_images(
         images_this_time=sum(left),
         work_seconds=work_seconds,
     )
+    return summary if left else summary.with_work_of_before(output)
 
 
 def run_pipeline(
@@ -298,6 +307,7 @@ def run_pipeline(
             options.sizes,
             bundle.weight_bytes,
         )
+        pools = pipeline.with_work(pools, bundle)
         names = remaining.files()
         pools = rates.sized(labelling, pools, options.sizes, lambda: remaining.read_table(names[0]))
         engine.commit_rows_in(output / "checkpoint")

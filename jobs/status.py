@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from lib import options as command_line
+from lib.errors import UserError
 from lib.output import FileCounts, Output
 from lib.progress import SPEED_OVER_SECONDS, duration, how_far
 from lib.schema import STATUSES
@@ -33,12 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Count what has been written, and say it."""
     options = command_line.parse(Options, arguments, PROGRAM)
     output = Output(options.output)
+    if "images" not in output.fingerprint:
+        raise UserError(
+            f"{options.output!r} is no labelling; give what was the --output of jobs.score"
+        )
     manifest = output.manifest()
     if manifest is None:
         sys.stdout.write("the archive is being listed; no image has been labelled yet\n")
         return 0
     files = output.counts()
-    speed = recent_speed(files) or (output.summary() or {}).get("images_per_second")
+    done = sum(file.statuses.total() for file in files)
+    # At its end a run merges files, which then are as new as if all rows had just been written.
+    of_all = (output.summary() or {}).get("images_per_second")
+    speed = of_all if of_all and done >= manifest.images else recent_speed(files) or of_all
     sys.stdout.write(f"{report(files, manifest.images, speed, time.time())}\n")
     return 0
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from lib.manifest import Manifest, read_manifest
 from lib.storage import Folder
 from lib.storage import folder as as_folder
 
+LOOKS = 3
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
 """Small files are read side by side: from a bucket nearly all of the time is waiting for answers."""
 
@@ -125,6 +127,7 @@ class Output:
         """Open a file of rows.
 
         Raises:
+            FileNotFoundError: it is gone: a run has put it into a larger one.
             UserError: it is not readable Parquet.
         """
         try:
@@ -132,6 +135,8 @@ class Output:
             return pq.ParquetFile(
                 self._folder.filesystem.open_input_file(file.path), read_dictionary=["status"]
             )
+        except FileNotFoundError:
+            raise
         except (OSError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -139,10 +144,19 @@ class Output:
             ) from None
 
     def counts(self) -> list[FileCounts]:
-        """The statuses of all rows, file by file; of a million rows in about a second."""
+        """The statuses of all rows, file by file; of a million rows in about a second.
+
+        Raises:
+            UserError: the files change all the time.
+        """
         number = THREADS_ON_DISK if self._folder.is_local else THREADS_ELSEWHERE
         with ThreadPoolExecutor(number) as threads:
-            return list(threads.map(self._count, self.label_files()))
+            for _ in range(LOOKS):
+                with suppress(FileNotFoundError):  # a run has put it into a larger one meanwhile
+                    return list(threads.map(self._count, self.label_files()))
+        raise UserError(
+            f"a run is rewriting the labels of {self.name!r}; look again when it is done"
+        )
 
     def _count(self, file: LabelFile) -> FileCounts:
         with self.open(file) as rows:

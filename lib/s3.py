@@ -104,11 +104,12 @@ class _OtherRegionError(Exception):
 
 
 class Object(NamedTuple):
-    """An object that was listed."""
+    """An object that was listed; modified in seconds since 1970."""
 
     key: str
     size: int
     etag: str
+    modified: float = 0.0
 
 
 class Prefix(NamedTuple):
@@ -345,7 +346,8 @@ class S3:
                 "list_objects_v2", Bucket=bucket, Prefix=prefix, **more, **self._payer
             )
             found: list[Object | Prefix] = [
-                Object(o["Key"], o["Size"], o["ETag"].strip('"')) for o in page.get("Contents", ())
+                Object(o["Key"], o["Size"], o["ETag"].strip('"'), o["LastModified"].timestamp())
+                for o in page.get("Contents", ())
             ]
             if folders:
                 found += [Prefix(p["Prefix"]) for p in page.get("CommonPrefixes", ())]

@@ -413,7 +413,10 @@ def folder(where: "str | Path | Folder", options: S3Options | None = None) -> Fo
         if options is None and scheme == "s3":
             options = S3Options().resolved()
         return Folder(uri.rstrip("/"), options or S3Options())
-    return Folder(os.path.abspath(local_path(uri)), options or S3Options())  # noqa: PTH100
+    path = os.path.abspath(local_path(uri))  # noqa: PTH100
+    if local_uri(path) != path:
+        raise UserError(f"the name of the folder {path!r} is not UTF-8; give another one")
+    return Folder(path, options or S3Options())
 
 
 def filesystem(uri: str, options: S3Options | None = None) -> tuple[fs.FileSystem, str]:
@@ -519,7 +522,9 @@ class S3Files(fs.FileSystemHandler):
                     if isinstance(item, s3.Prefix):
                         found.append(fs.FileInfo(path, fs.FileType.Directory))
                     elif item.key != prefix:
-                        found.append(fs.FileInfo(path, fs.FileType.File, size=item.size))
+                        found.append(
+                            fs.FileInfo(path, fs.FileType.File, size=item.size, mtime=item.modified)
+                        )
         if not found and not selector.allow_not_found:
             raise FileNotFoundError(selector.base_dir)
         return found

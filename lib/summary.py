@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,6 +54,15 @@ class Summary:
         """Speed of the last start, its start-up included."""
         return self.images_this_time / self.seconds if self.seconds else 0.0
 
+    def with_work_of_before(self, output: Folder) -> "Summary":
+        """The same with the seconds and the speed of the last start that had something to do."""
+        try:
+            before = json.loads(output.read(FILE))
+            kept = {name: before[name] for name in ("seconds", "images_this_time", "work_seconds")}
+        except (FileNotFoundError, ValueError, KeyError):
+            return self
+        return replace(self, **kept)
+
     def write(self, output: Path | Folder) -> None:
         """Write `summary.json` into the output."""
         facts = {
@@ -99,6 +108,13 @@ def first_rows(labels: Path | Folder, rows: int = 10) -> str:
     table = table.sort_values("id").head(rows)
     table["uri"] = table["uri"].map(lambda uri: uri.rsplit("/", 1)[-1])
     table["error"] = table["error"].fillna("")
+    for name in ("uri", "error"):
+        table[name] = table[name].map(_harmless)
     return table[list(TABLE_COLUMNS)].to_string(
         index=False, float_format=lambda value: f"{value:.2f}", na_rep="-"
     )
+
+
+def _harmless(text: str) -> str:
+    """Without what a terminal would obey: a file may have any name."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

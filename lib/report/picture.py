@@ -15,7 +15,7 @@ LARGEST_ENLARGEMENT = 3
 """Small pictures are enlarged at most so many times, to give room for the words."""
 
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-_BOX_COLOURS = {"female": LIGHT.female, "male": LIGHT.male}
+_BOX_COLOURS = {"female": LIGHT.female, "male": LIGHT.male, None: LIGHT.accent}
 _PADDING = 0.3  # of the height of the letters
 _SMALLEST_WORDS = 8  # pixels
 _WORDS_ACROSS = 12.5  # a label is that many times as long as its letters are high
@@ -24,10 +24,13 @@ Rectangle = tuple[float, float, float, float]
 
 
 def age_and_gender(face: Mapping[str, Any]) -> str:
-    """A label in words: `48 ± 6 · male 0.98`."""
-    return (
-        f"{face['age']:.0f} ± {face['age_std']:.0f} · {face['gender']} {face['gender_score']:.2f}"
-    )
+    """A label in words: `48 ± 6 · male 0.98`; only one of both where the model tells one."""
+    said = []
+    if face["age"] is not None:
+        said.append(f"{face['age']:.0f} ± {face['age_std']:.0f}")
+    if face["gender"] is not None:
+        said.append(f"{face['gender']} {face['gender_score']:.2f}")
+    return " · ".join(said)
 
 
 def annotate(

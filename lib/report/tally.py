@@ -105,6 +105,7 @@ class Tally:
         self.age_and_std = np.zeros((AGE_CLASSES, STD_BINS), np.int64)
         self.gender_scores = np.zeros(SCORE_BINS, np.int64)
         self.face_scores = np.zeros(SCORE_BINS, np.int64)
+        self._faces = 0
         self._samples = {status: Sample(size) for status, size in sample_sizes.items()}
 
     @property
@@ -115,7 +116,7 @@ class Tally:
     @property
     def faces(self) -> int:
         """How many faces there are."""
-        return int(self.ages.sum())
+        return self._faces
 
     def sample(self, status: str) -> list[Place]:
         """Rows of a status; the first n of them are a sample, too."""
@@ -141,6 +142,7 @@ class Tally:
         _count(self.faces_per_image, _numpy(batch["face_count"].filter(readable)))
 
     def _add_faces(self, faces: pa.StructArray) -> None:
+        self._faces += len(faces)
         age, std = _numpy(faces.field("age")), _numpy(faces.field("age_std"))
         gender = _numpy(pc.index_in(faces.field("gender"), pa.array(GENDERS)))
         _count(self.ages, gender, age)

@@ -1,6 +1,7 @@
 """Encoded bytes → boxes and crops of the faces."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -125,8 +126,9 @@ class FindFaces:
         needed = longer_side_needed(picture, faces, self.crop)
         if picture.scale > 1 and needed > max(picture.pixels.shape[:2]):
             # A face is smaller than its crop, and the file has more pixels of it.
-            larger = decode(data, self.limits, at_least=needed)
-            faces, picture = transfer(faces, picture, larger), larger
+            with suppress(ImageError):  # no memory for it: the smaller one has to do
+                larger = decode(data, self.limits, at_least=needed)
+                faces, picture = transfer(faces, picture, larger), larger
         crops = crop_faces(picture.pixels, faces, self.crop)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
         return Faces(boxes[order], faces.scores[order], crops[order])

@@ -68,7 +68,7 @@ class Label:
         likelier = np.where(np.isnan(gender[:, 0]), len(genders) - 1, gender.argmax(axis=1))
         mean, std = expected_age(age)
         low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
-        box = np.rint(_floats(batch, "boxes", 4)).astype(np.int32)
+        box = _whole_pixels(_floats(batch, "boxes", 4))
         values = {
             "age": mean,
             "age_std": std,
@@ -101,6 +101,14 @@ def model_id(bundle: Bundle) -> str:
 def _floats(batch: pa.Table, column: str, width: int) -> NDArray[np.float32]:
     data = b"".join(batch[column].to_pylist())
     return np.frombuffer(data, np.float32).reshape(-1, width)
+
+
+def _whole_pixels(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Boxes (n, 4) of x, y, width, height with rounded corners: those within an image stay within."""
+    corners = np.rint(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(
+        np.int32
+    )
 
 
 def _as(values: object, type_: pa.DataType) -> pa.Array:

@@ -439,9 +439,12 @@ def test_a_local_folder_is_copied_with_the_telling_file_last(
         (source / name).write_text(name)
     written: list[str] = []
     write = Folder.write
-    monkeypatch.setattr(
-        Folder, "write", lambda self, name, data: (written.append(name), write(self, name, data))
-    )
+
+    def note(self: Folder, name: str, data: bytes) -> None:
+        written.append(name)
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", note)
     place.upload(source, last="card")
     assert written == ["a", "z", "card"]
     assert place.read("card") == b"card"
