@@ -15,6 +15,8 @@ from lib.placement import AHEAD
 
 LISTED = 1000
 """Keys that one LIST request gives."""
+LISTS_A_SECOND = 1
+"""At most, for the progress: a tenth of the time at 100 ms a request (see `lib.progress`)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Size:
         node_gbit: what each machine without a GPU reads, in gigabits a second.
         gets_per_second: of all machines.
         files: of labels, before they are compacted.
-        driver_gb: memory for what is known of each image: a byte whether it is done, and, at the end,
-            four bytes for how many rows it has.
+        driver_gb: memory for what is known of each image: a byte whether it is done, and five at the
+            end, when rows are counted.
     """
 
     images_per_second: float
@@ -99,7 +101,7 @@ def size(options: Options) -> Size:
     hours = options.images / rate / 3600
     files = options.images / LARGEST_BLOCK
     gets = options.images / options.images_per_get
-    puts = files * options.puts_per_file + options.images / LISTED
+    puts = files * options.puts_per_file + gets / LISTED + hours * 3600 * LISTS_A_SECOND
     return Size(
         images_per_second=rate,
         cpu_nodes=cpu_nodes,

@@ -23,7 +23,7 @@ from lib.join import join
 from lib.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
 from lib.models.bundle import Bundle, read_bundle
 from lib.parquet_folder import parquet_files, read_columns
-from lib.placement import AGE, FACES, GENDER, Cluster, Size, place
+from lib.placement import AGE, FACES, GENDER, Cluster, Growth, Size, place
 from lib.progress import Progress
 from lib.stages.label import model_id
 from lib.stages.unpack import Unpack
@@ -125,11 +125,13 @@ def make_output(output: Path) -> None:
         raise UserError(f"cannot write to --output {str(output)!r}: Permission denied")
 
 
-def label_faces(bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec) -> Comparison:
-    """Let a model label faces whose truth is known."""
+def label_faces(
+    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, growth: Growth | None = None
+) -> Comparison:
+    """Let a model label faces whose truth is known, on a cluster that may grow."""
     truth = faces.truth()
     log.info("%s faces to label", f"{len(truth):,}")
-    labels = run_pipeline(bundle, faces, detector, len(truth))
+    labels = run_pipeline(bundle, faces, detector, len(truth), growth)
     rows = pc.index_in(truth["sha256"], labels["uri"])
     if rows.null_count:
         raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
@@ -144,7 +146,11 @@ def label_faces(bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec) ->
 
 
 def run_pipeline(
-    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, count: int
+    bundle: Bundle,
+    faces: LabelledFaces,
+    detector: DetectorSpec,
+    count: int,
+    growth: Growth | None,
 ) -> pa.Table:
     """Faces → crops → age, gender → label rows, streaming; in any order."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
@@ -155,7 +161,7 @@ def run_pipeline(
         pools = place(
             "auto",
             bundle.trunk is not None,
-            Cluster.of(resources),
+            Cluster.of(resources, growth),
             {name: Size() for name in (FACES, AGE, GENDER)},
             bundle.weight_bytes,
         )

@@ -8,13 +8,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from jobs.pipeline import BATCH, Labelling
+from lib.errors import UserError
 from lib.placement import Pool, Size, balanced
 from lib.stages.stage import Chain, Stage
 
 log = logging.getLogger("pools")
+
+PARTS = 8
+"""Of the list of images, from which the sample comes."""
+FEWEST_FACES = 4
+TELL_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
 
 
 def sized(
@@ -34,7 +41,10 @@ def sized(
     told = all(sizes[pool.name].actors is not None for pool in pools)
     if any(pool.gpus for pool in pools) and not told:
         log.info("measuring a worker of each pool")
-        rates = measure(labelling, pools, spread(images()))
+        rates = measure(labelling, pools, images())
+        if not rates:
+            log.info("no face in %d images: the pools stay as large as the cluster", BATCH)
+            return pools
         pools = balanced(pools, rates, sizes)
         log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
         faces, *models = pools
@@ -50,9 +60,18 @@ def sized(
     return pools
 
 
-def spread(images: pa.Table) -> pa.Table:
-    """A batch from all over: those that come first may all be without a face."""
-    return images.take([len(images) * n // BATCH for n in range(min(BATCH, len(images)))])
+def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:
+    """A batch of rows from all over: those that come first may all be without a face.
+
+    Args:
+        read: gives the rows of a part.
+        parts: names of all.
+    """
+    some = parts[:: max(1, len(parts) // PARTS)][:PARTS]
+    each = -(-BATCH // len(some))
+    tables = [read(part) for part in some]
+    picked = [t.take([len(t) * n // each for n in range(min(each, len(t)))]) for t in tables]
+    return pa.concat_tables(picked).slice(0, BATCH)
 
 
 def described(pool: Pool) -> str:
@@ -82,12 +101,39 @@ def measure(labelling: Labelling, pools: Sequence[Pool], images: pa.Table) -> di
         labelling: what is to be done.
         pools: in the order in which an image passes them.
         images: a batch of what the source of `labelling` takes.
+
+    Returns:
+        Nothing where there are too few faces in them to measure a model by.
+
+    Raises:
+        UserError: such a machine has not come.
     """
     rates = {}
     batch = images
     for pool in pools:
-        worker = _Worker.options(num_cpus=pool.cpus, num_gpus=pool.gpus).remote()  # type: ignore[attr-defined]
+        # A machine that is lost meanwhile is replaced, as later in the pools.
+        worker = _Worker.options(  # type: ignore[attr-defined]
+            num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=-1
+        ).remote()
         stages = labelling.stages(pool, pool is pools[-1])
-        batch, rates[pool.name] = ray.get(worker.run.remote(stages, batch))
+        batch, rates[pool.name] = _waited_for(worker.run.remote(stages, batch), pool)
         ray.kill(worker)
+        if pool is pools[0] and pc.sum(batch["face_count"]).as_py() < FEWEST_FACES:
+            return {}
     return rates
+
+
+def _waited_for(result: ray.ObjectRef, pool: Pool) -> tuple[pa.Table, float]:
+    """A result, however long its machine takes to start; says what it waits for."""
+    for seconds in range(0, GIVE_UP_SECONDS, TELL_EVERY_SECONDS):
+        if seconds:
+            log.info(
+                "waiting for a machine with %.2f CPUs and %g GPUs for the pool %s, %d s",
+                pool.cpus, pool.gpus, pool.name, seconds,
+            )  # fmt: skip
+        if ray.wait([result], timeout=TELL_EVERY_SECONDS)[0]:
+            return ray.get(result)
+    raise UserError(
+        f"no machine with {pool.cpus:.2f} CPUs and {pool.gpus:g} GPUs for the pool {pool.name} in "
+        f"{GIVE_UP_SECONDS // 60} minutes; look at the quota, or change --grows-to"
+    )

@@ -309,7 +309,9 @@ def run_pipeline(
         )
         pools = pipeline.with_work(pools, bundle)
         names = remaining.files()
-        pools = rates.sized(labelling, pools, options.sizes, lambda: remaining.read_table(names[0]))
+        pools = rates.sized(
+            labelling, pools, options.sizes, lambda: rates.sample(remaining.read_table, names)
+        )
         engine.commit_rows_in(output / "checkpoint")
         work_seconds = engine.WorkSeconds(run)
         files = [f"{remaining.path}/{name}" for name in names]

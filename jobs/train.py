@@ -232,7 +232,9 @@ def make_bundle(
     def label(bundle: Path, split: Split) -> Any:
         unfinished.upload(bundle, last=CARD)  # to where all machines can read it
         faces = LabelledFaces(data, split)
-        return evaluate.label_faces(read_bundle(unfinished), faces, DetectorSpec("none"))
+        return evaluate.label_faces(
+            read_bundle(unfinished), faces, DetectorSpec("none"), options.grows_to
+        )
 
     recipe = recipe_of(options)
     facts: dict[str, Any] = {

@@ -15,8 +15,8 @@ TASK_CPUS = 0.05
 LEFT_FREE = 0.2
 """Share of the CPUs that the pools leave to those tasks. Pools start first: with nothing left, a run
 would wait for itself for ever."""
-GPU_WORKER_CPUS = 0.1
-"""CPUs of a worker on a GPU: little, so that a machine of few CPUs holds the workers of its GPUs."""
+GPU_WORKER_CPUS = 0.0
+"""CPUs of a worker on a GPU: none, so that no finder of faces on its machine keeps it off its GPU."""
 GPU_GIB = 16
 """Memory of the smallest GPU that is in common use (NVIDIA T4)."""
 GPU_WORKER_GIB = 2

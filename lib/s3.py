@@ -10,7 +10,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from threading import Lock
@@ -389,6 +389,20 @@ class S3:
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object; none is no error."""
         self._call("delete_object", Bucket=bucket, Key=key)
+
+    def delete_all(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete objects, a thousand in a request.
+
+        Raises:
+            S3Error: one cannot be deleted.
+        """
+        for start in range(0, len(keys), 1000):
+            some = [{"Key": key} for key in keys[start : start + 1000]]
+            answer = self._call(
+                "delete_objects", Bucket=bucket, Delete={"Objects": some, "Quiet": True}
+            )
+            if errors := answer.get("Errors"):
+                raise S3Error("download_error", f"cannot delete {errors[0].get('Key')!r}")
 
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError

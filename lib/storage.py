@@ -539,8 +539,10 @@ class S3Files(fs.FileSystemHandler):
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
         """Delete all below a prefix."""
         selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-        for info in self.get_file_info_selector(selector):
-            self.delete_file(info.path)
+        bucket, _ = _parts(path)
+        keys = [_parts(info.path)[1] for info in self.get_file_info_selector(selector)]
+        with as_os_errors():
+            self._client.delete_all(bucket, keys)
 
     def delete_root_dir_contents(self) -> None:
         """Never."""

@@ -1,4 +1,5 @@
-"""What the README says: its commands run as they stand, on small data, and what it names is there."""
+"""What the README says: what labels and reads labels runs, on small data; of the other commands, whose
+whole runs have tests of their own, all options are checked; and what it names is there."""
 
 import os
 import re

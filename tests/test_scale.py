@@ -24,5 +24,5 @@ def test_formulas() -> None:
     assert found.images_per_second == 1000
     assert found.hours == pytest.approx(10)
     assert found.machine_dollars == pytest.approx(10 * (4 * 0.30 + 2 * 1.00))
-    assert found.puts == pytest.approx(36e6 / 512 * 4 + 36e6 / 1000)
+    assert found.puts == pytest.approx(36e6 / 512 * 4 + 36e6 / 1000 + 36_000)
     assert found.node_gbit == pytest.approx(250 * 200e3 * 8 / 1e9)

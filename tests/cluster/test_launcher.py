@@ -25,6 +25,18 @@ def test_the_launcher_accepts_it(name: str) -> None:
     assert sum(sizes) == config["max_workers"]
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_command_in_it_knows_what_may_be_started(name: str) -> None:
+    """The head has no CPUs: without that the job would say that there is no room."""
+    kinds = prepared(name)["available_node_types"].values()
+    most = {
+        what: sum(kind["max_workers"] * kind["resources"].get(what, 0) for kind in kinds)
+        for what in ("CPU", "GPU")
+    }
+    command = f"--grows-to.cpus {most['CPU']} --grows-to.gpus {most['GPU']} "
+    assert command in (PROJECT / name).read_text("utf-8")
+
+
 def test_the_launcher_finds_faults() -> None:
     config = prepared(LAUNCHERS[0])
     config["available_node_types"]["cpu"]["max_worker"] = 3
