@@ -70,7 +70,10 @@ def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:
     some = parts[:: max(1, len(parts) // PARTS)][:PARTS]
     each = -(-BATCH // len(some))
     tables = [read(part) for part in some]
-    picked = [t.take([len(t) * n // each for n in range(min(each, len(t)))]) for t in tables]
+    picked = []
+    for table in tables:
+        count = min(each, len(table))
+        picked.append(table.take([len(table) * n // count for n in range(count)]))
     return pa.concat_tables(picked).slice(0, BATCH)
 
 
