@@ -1,6 +1,7 @@
 """Train a model on labelled faces, on one or many workers: `python -m jobs.train --help`."""
 
 import hashlib
+import json
 import logging
 import sys
 import tempfile
@@ -216,6 +217,18 @@ def recipe_of(options: Options) -> Recipe:
     )
 
 
+def trained_before(weights: Path | None) -> dict[str, Any] | None:
+    """How the weights that training begins with were trained, where they are of a bundle."""
+    try:
+        return (
+            json.loads((weights.parent / CARD).read_text("utf-8")).get("training")
+            if weights
+            else None
+        )
+    except (OSError, ValueError):
+        return None
+
+
 def make_bundle(
     options: Options,
     data: Folder,
@@ -247,6 +260,7 @@ def make_bundle(
             "backbone": options.backbone,
             "weights": options.weights and options.weights.name,
             "weights_sha256": options.fingerprint(labels)["weights"],
+            "weights_training": trained_before(options.weights),
             "workers": options.workers,
             "recipe": asdict(recipe),
         },

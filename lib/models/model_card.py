@@ -1,5 +1,6 @@
 """`CARD.md`: what `card.json` says, for people."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,33 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )  # Markdown, not HTML
     environment.filters |= {"error": _error, "accuracy": _accuracy, "within_5": _within_5}
+    environment.filters["start"] = _start
     test = card["metrics"]["test"]
-    return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+    text = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         **card, test=test, weak="; ".join(_weak(test))
     )
+    return "\n\n".join(_filled(part) for part in text.split("\n\n"))
+
+
+def _filled(part: str) -> str:
+    """A paragraph in lines of one length; tables and headings as they are."""
+    if part.lstrip().startswith(("|", "#")):
+        return part
+    end = "\n" if part.endswith("\n") else ""
+    return textwrap.fill(part, 106, break_long_words=False, break_on_hyphens=False) + end
+
+
+def _start(training: Mapping[str, Any]) -> str:
+    """What a training began with, in words; where that was trained, too, with what that began with."""
+    if not training["weights"]:
+        return "random weights"
+    said = f"the weights `{training['weights']}` (sha256 {training['weights_sha256'][:16]}…)"
+    if before := training.get("weights_training"):
+        said += (
+            f", trained before for {before['recipe']['epochs']} epochs on {before['faces']['train']:,} "
+            f"faces of {before['source']}, which in turn began with {_start(before)}"
+        )
+    return said
 
 
 def _weak(test: Mapping[str, Any]) -> list[str]:

@@ -64,7 +64,23 @@ def test_what_the_model_does_not_tell_is_not_there() -> None:
 
 def test_it_names_the_weights_that_training_began_with() -> None:
     text = as_markdown(card(weights="trunk.h5", weights_sha256="ab" * 32))
-    assert "the weights `trunk.h5` (sha256 abababababababab…)" in text
+    assert "the weights `trunk.h5` (sha256 abababababababab…)" in " ".join(text.split())
+
+
+def test_it_names_the_training_before() -> None:
+    before = {
+        "faces": {"train": 999}, "source": "WIKI", "recipe": {"epochs": 7},
+        "weights": "imagenet.h5", "weights_sha256": "cd" * 32,
+    }  # fmt: skip
+    text = as_markdown(
+        card(weights="trunk.keras", weights_sha256="ab" * 32, weights_training=before)
+    )
+    words = " ".join(text.split())
+    assert (
+        "for 7 epochs on 999 faces of WIKI, which in turn began with the weights `imagenet.h5`"
+        in words
+    )
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 106
 
 
 def test_a_card_without_figures_is_no_card() -> None:
