@@ -19,6 +19,7 @@ from lib.storage import folder
 from lib.training.checkpoint import read_checkpoint
 from tests.made_faces import make_faces
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.ray_head import command as command_of
 from tests.s3_server import S3Server
 
 TRAIN = "jobs.train"
@@ -121,7 +122,9 @@ def test_submitted_to_a_bucket_killed_and_submitted_again(
     with (tmp_path / "first.log").open("wb") as log:
         first = subprocess.Popen(submit, cwd=PROJECT, env=environment, stdout=log, stderr=log)
         wait_until(lambda: len(history(output)) >= 2 or first.poll() is not None, 150)
-        for process in head.processes(TRAIN):
+        drivers = [p for p in head.processes() if f"-m {TRAIN} " in command_of(p)]
+        assert drivers
+        for process in drivers:
             process.kill()
         assert first.wait(60) != 0
     done = len(history(output))
@@ -213,6 +216,7 @@ def test_a_bad_picture_ends_the_run_with_its_name(head: RayHead, tmp_path: Path)
     rows = pq.read_table(file)
     pictures = [*rows["image"].to_pylist()[:-1], b"no picture"]
     pq.write_table(rows.set_column(0, "image", [pictures]), file)
-    status, text = run_job(head.environment, tmp_path / "log", *options(faces, tmp_path / "run", 1))
+    command = [*options(faces, tmp_path / "run", 1), "--max-failures", 1]
+    status, text = run_job(head.environment, tmp_path / "log", *command)
     assert status == 2
     assert text.splitlines()[-1].startswith("error: the picture of made:15 in the split train")
