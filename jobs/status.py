@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Count what has been written, and say it."""
     options = command_line.parse(Options, arguments, PROGRAM)
     output = Output(options.output)
-    if "images" not in output.fingerprint:
+    if {"recipe", "source"} & output.fingerprint.keys():  # of jobs.train, of jobs.prepare
         raise UserError(
             f"{options.output!r} is no labelling; give what was the --output of jobs.score"
         )
