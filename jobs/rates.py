@@ -41,23 +41,26 @@ def sized(
     told = all(sizes[pool.name].actors is not None for pool in pools)
     if any(pool.gpus for pool in pools) and not told:
         log.info("measuring a worker of each pool")
-        rates = measure(labelling, pools, images())
-        if not rates:
-            log.info("no face in %d images: the pools stay as large as the cluster", BATCH)
-            return pools
-        pools = balanced(pools, rates, sizes)
-        log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
-        faces, *models = pools
-        found = faces.actors * rates[faces.name]
-        for pool in models:
-            log.info(
-                "%s: %.1f workers of %s for each worker; at most they take %.0f images/s and get %.0f",
-                pool.name, rates[pool.name] / rates[faces.name], faces.name,
-                pool.actors * rates[pool.name], found,
-            )  # fmt: skip
+        if rates := measure(labelling, pools, images()):
+            pools = balanced(pools, rates, sizes)
+            _tell(pools, rates)
+        else:
+            log.info("too few faces in %d images: the pools stay as large as the cluster", BATCH)
     for pool in pools:
         log.info("%s", described(pool))
     return pools
+
+
+def _tell(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
+    log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
+    faces, *models = pools
+    found = faces.actors * rates[faces.name]
+    for pool in models:
+        log.info(
+            "%s: %.1f workers of %s for each worker; at most they take %.0f images/s and get %.0f",
+            pool.name, rates[pool.name] / rates[faces.name], faces.name,
+            pool.actors * rates[pool.name], found,
+        )  # fmt: skip
 
 
 def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:

@@ -219,12 +219,10 @@ def recipe_of(options: Options) -> Recipe:
 
 def trained_before(weights: Path | None) -> dict[str, Any] | None:
     """How the weights that training begins with were trained, where they are of a bundle."""
+    if weights is None:
+        return None
     try:
-        return (
-            json.loads((weights.parent / CARD).read_text("utf-8")).get("training")
-            if weights
-            else None
-        )
+        return json.loads((weights.parent / CARD).read_text("utf-8")).get("training")
     except (OSError, ValueError):
         return None
 

@@ -24,9 +24,8 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.tensorflow import TensorflowTrainer
 
 from jobs.engine import beside_the_job
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.models.backbones import BACKBONES
-from lib.parquet_folder import reason_of
 from lib.placement import Cluster
 from lib.storage import Folder
 from lib.training.history import History

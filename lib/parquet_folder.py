@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.storage import Folder
 
 
@@ -69,8 +69,3 @@ def check_columns(folder: Folder, file: str, required: Sequence[str]) -> list[st
     if missing:
         raise UserError(f"{name!r} has no column {', '.join(missing)}")
     return there
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what a file system or Arrow says."""
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

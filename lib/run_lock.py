@@ -20,7 +20,7 @@ from threading import Event, Thread
 from typing import Any, NamedTuple, Self
 
 from lib import s3
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.s3 import S3Error
 from lib.storage import Folder, scheme_of
 
@@ -99,7 +99,7 @@ class _Lease:
         try:
             self._take()
         except (S3Error, OSError) as error:
-            raise UserError(f"cannot write to {str(self._output)!r}: {_words(error)}") from None
+            raise UserError(f"cannot write to {str(self._output)!r}: {reason_of(error)}") from None
         self._thread.start()
 
     def _take(self) -> None:
@@ -148,7 +148,7 @@ class _Lease:
                 self._write({"IfMatch": self._version})
                 found = self._look()
             except (S3Error, OSError) as error:
-                log.warning("the lock could not be renewed: %s", _words(error))
+                log.warning("the lock could not be renewed: %s", reason_of(error))
                 if time.monotonic() - held < EXPIRES_SECONDS:
                     continue
                 log.error("error: the lock has expired, and another run may have it")
@@ -217,7 +217,3 @@ def _parse(data: bytes) -> dict[str, Any]:
 def _taken(output: Folder, holder: dict[str, Any]) -> str:
     who = f" (process {holder['pid']} on {holder['host']})" if holder.get("pid") else ""
     return f"another run{who} is writing to {str(output)!r}; wait for it, or give another --output"
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

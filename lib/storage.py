@@ -21,7 +21,7 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from lib import s3
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.s3 import S3Error, S3Options, as_os_errors
 
 FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large"]
@@ -113,9 +113,8 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         name = f" ({error.filename})" if getattr(error, "filename", None) else ""
-        raise UserError(f"the run stopped: {reason}{name}; {remedy}") from error
+        raise UserError(f"the run stopped: {reason_of(error)}{name}; {remedy}") from error
 
 
 # --- Reading ---------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.faces.crop import CropSpec
-from lib.parquet_folder import reason_of
 from lib.storage import Folder
 from lib.storage import folder as as_folder
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.errors import UserError
+from lib.errors import UserError, reason_of
 from lib.s3 import S3Options
 from lib.sources.entry import PARQUET, Entry, File, suffix_of
 from lib.storage import open_file, scheme_of
@@ -136,7 +136,7 @@ class Table:
             )
             yield from rows
         except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"cannot read {self.file.uri!r}: {_reason(error)}") from None
+            raise UserError(f"cannot read {self.file.uri!r}: {reason_of(error)}") from None
 
     def _schema(self) -> pa.Schema:
         try:
@@ -145,7 +145,7 @@ class Table:
                     return pq.ParquetFile(file).schema_arrow
                 _, row = next(iter(self._rows(file)), (0, {}))
         except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"cannot read {self.file.uri!r}: {_reason(error)}") from None
+            raise UserError(f"cannot read {self.file.uri!r}: {reason_of(error)}") from None
         return pa.schema([(name, pa.string()) for name in row])
 
     def _parquet(self, first: int) -> Iterator[tuple[int, Entry]]:
@@ -242,9 +242,3 @@ def _named(table: str, number: int, name: str | None, extra: tuple[Any, ...]) ->
     if not scheme_of(name) and not name.startswith(("/", "file://")):
         name = f"{table.rsplit('/', 1)[0]}/{name}"
     return Entry(name, None, None, extra=extra)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).splitlines()[0]

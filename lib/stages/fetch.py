@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.errors import UserError
-from lib.parquet_folder import reason_of
+from lib.errors import UserError, reason_of
 from lib.s3 import TIMEOUT_SECONDS, S3Options
 from lib.sources.entry import PARQUET, suffix_of
 from lib.sources.tables import image_column

@@ -1,16 +1,12 @@
 """Crops → probabilities, for age, gender or both."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from lib.models.bundle import Bundle
 from lib.stages.stage import Stopwatch
-
-if TYPE_CHECKING:
-    pass
 
 
 def probabilities_column(task: str) -> str:
