@@ -3,8 +3,9 @@
     python -m benchmarks.vs_deepface --photos photos/
 
 Both analyse the same photographs with the same weight files (of the published layout, with random
-weights) and MTCNN, age and gender, in one process on the same cores: first whole photographs, then the
-faces cut out of them, with the detector left out. The package runs in an environment of its own, made
+weights) and MTCNN, age and gender, in one process on the same cores: first whole photographs, with our
+default detector and with the one that frames pictures as the package does, then the faces cut out of
+them, with the detector left out. The package runs in an environment of its own, made
 at the first time (some gigabytes; it needs a package index). What is measured of it stands between two
 runs of ours, which count with their mean, because machines drift; first pictures, on which everything
 is loaded, do not count. The package gives ages as whole numbers; their fractions are read off its model.
@@ -131,32 +132,44 @@ def main() -> None:
         crops = apart(cut_faces, photos, work / "crops")
         bundle = apart(make_bundle, crops, work)
         print(f"{CORES} cores, load before {os.getloadavg()[0]:.1f}")
-        compare("photographs, MTCNN in both", photos, "mtcnn", "mtcnn", bundle, python, work)
-        compare("faces, no detector", crops, "none", "skip", bundle, python, work)
+        both: tuple[Kind, ...] = ("mtcnn", "deepface")
+        compare("photographs, MTCNN in both", photos, both, "mtcnn", bundle, python, work)
+        compare("faces, no detector", crops, ("none",), "skip", bundle, python, work)
 
 
 def compare(
-    name: str, pictures: list[Path], ours: Kind, theirs: str, bundle: Path, python: Path, work: Path
+    name: str,
+    pictures: list[Path],
+    detectors: Sequence[Kind],
+    theirs: str,
+    bundle: Path,
+    python: Path,
+    work: Path,
 ) -> None:
     """Measure both and say how they agree."""
-    before = apart(analyse, pictures, ours, bundle)
+    before = {kind: apart(analyse, pictures, kind, bundle) for kind in detectors}
     package = run_package(pictures, theirs, python, work)
-    after = apart(analyse, pictures, ours, bundle)
-    clock, cpu = (before.clock + after.clock) / 2, (before.cpu + after.cpu) / 2
+    after = {kind: apart(analyse, pictures, kind, bundle) for kind in detectors}
     print(f"\n{name}: {len(pictures)} pictures")
-    for who, seconds, on_cpus, faces in (
-        ("deepface", package.clock, package.cpu, package.faces),
-        ("ours", clock, cpu, before.faces),
-    ):
-        count = sum(map(len, faces))
+    report("the package", package, len(pictures))
+    for kind in detectors:
+        clock = (before[kind].clock + after[kind].clock) / 2
+        cpu = (before[kind].cpu + after[kind].cpu) / 2
+        ours = Analysis(clock, cpu, before[kind].faces)
+        print()
+        report(f"ours, --detector {kind}", ours, len(pictures))
         print(
-            f"{who:9} {len(pictures) / seconds:7.2f} images/s  "
-            f"{on_cpus / len(pictures):6.2f} s of CPU an image  {count} faces"
+            f"ratio: {package.clock / clock:.2f} by the clock, {package.cpu / cpu:.2f} on the CPUs"
         )
+        print(agreement(ours.faces, package.faces, whole=kind == "none"))
+
+
+def report(who: str, analysis: Analysis, pictures: int) -> None:
+    """Print how fast one of them was."""
     print(
-        f"ratio     {package.clock / clock:7.2f} by the clock, {package.cpu / cpu:.2f} on the CPUs"
+        f"{who}: {pictures / analysis.clock:.2f} images/s, {analysis.cpu / pictures:.2f} s of CPU an "
+        f"image, {sum(map(len, analysis.faces))} faces"
     )
-    print(agreement(before.faces, package.faces, whole=ours == "none"))
 
 
 def agreement(ours: list[list[Face]], theirs: list[list[Face]], whole: bool) -> str:

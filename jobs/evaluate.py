@@ -53,7 +53,8 @@ class Options:
         data: Folder or s3:// prefix of labelled faces, with split=train, split=val and split=test in it.
         split: Which of these faces.
         model: Bundle folder of the model, or s3:// prefix of one; models/default if not given.
-        detector: Who finds the faces. none: the images are face crops already.
+        detector: Who finds the faces. deepface: as the package of that name has mtcnn do it, same
+            boxes, for more work. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
         labels: Folder or s3:// prefix of label files.
         truth: Table with a row for each image, .csv or .parquet.

@@ -51,7 +51,8 @@ class Options:
             single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
-        detector: Who finds the faces. none: the images are face crops already.
+        detector: Who finds the faces. deepface: as the package of that name has mtcnn do it, same
+            boxes, for more work. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.

@@ -13,7 +13,8 @@ class Detections:
     """The faces of one image, in pixels of the image that the detector was given, best score first.
 
     Attributes:
-        boxes: (n, 4) float32: x, y of the upper left corner, width, height; inside the image.
+        boxes: (n, 4) float32: x, y of the upper left corner, width, height; some detectors let them
+            reach beyond the image.
         scores: (n,) float32 in 0..1.
         landmarks: (n, 5, 2) float32, x and y of the eye on the left of the picture, the eye on its
             right, the tip of the nose, the corner of the mouth on the left, and the one on the right.

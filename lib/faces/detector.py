@@ -8,7 +8,7 @@ from typing import Literal
 from lib.errors import UserError
 from lib.faces.detections import Detector
 
-Kind = Literal["mtcnn", "yunet", "none"]
+Kind = Literal["mtcnn", "deepface", "yunet", "none"]
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,14 @@ class DetectorSpec:
     def load(self, threads: int) -> Detector | None:
         """Load the detector, with `threads` for its computations; None for "none"."""
         match self.kind:
-            case "mtcnn":
+            case "mtcnn" | "deepface":
                 from lib.models import runtime
 
                 runtime.configure(threads)
+                from lib.faces.deepface import DeepfaceMtcnn
                 from lib.faces.mtcnn import Mtcnn
 
-                return Mtcnn()
+                return Mtcnn() if self.kind == "mtcnn" else DeepfaceMtcnn()
             case "yunet":
                 from lib.faces.yunet import Yunet
 

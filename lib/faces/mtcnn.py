@@ -30,10 +30,11 @@ Image = NDArray[np.uint8]
 Pixels = NDArray[np.float32]
 Floats = NDArray[np.floating]
 Tensor = Any
+Network = Callable[[Tensor], Tensor]
 
-_CELL = 12  # pixels: the side of what PNet sees of one place
-_STRIDE = 2  # pixels between the places that PNet looks at
-_PYRAMID = 0.709  # side of a level relative to the one before: about half the area
+CELL = 12  # pixels: the side of what PNet sees of one place
+STRIDE = 2  # pixels between the places that PNet looks at
+PYRAMID = 0.709  # side of a level relative to the one before: about half the area
 _GREY = 127.5  # the pixel value that is 0 to the networks
 _MOST = 2000  # boxes that are compared with each other at once; bounds the memory that noise takes
 
@@ -62,28 +63,47 @@ class Mtcnn:
         min_face_size: int = 36,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
     ) -> None:
-        if not _CELL <= min_face_size <= canvas:
-            raise ValueError(f"min_face_size is {min_face_size}, not in {_CELL}..{canvas} pixels")
-        self.canvas = canvas
+        if not CELL <= min_face_size <= canvas:
+            raise ValueError(f"min_face_size is {min_face_size}, not in {CELL}..{canvas} pixels")
+        self.canvas = self._longest = canvas
         self.min_face_size = min_face_size
         self._least = [float(np.log(p / (1 - p))) for p in thresholds]  # as logits
-        side = _round_up(canvas * _CELL // min_face_size, _STRIDE)
+        side = _round_up(canvas * CELL // min_face_size, STRIDE)
         self._page = (side, 2 * side)
-        self._pnet = _graph(_pnet, (1, *self._page, 3))
+        self._pnet = self._graph_of_pnet(_pnet)
         self._rnet = _Judge(_rnet, side=24, batch=64)
         self._onet = _Judge(_onet, side=48, batch=8)
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Find the faces of a batch: see `lib.faces.detections.Detector.detect`."""
-        shrunk = [_shrink(image, self.canvas) for image in images]
+        shrunk = [_shrink(image, self._longest) for image in images]
         boxes = self._propose(shrunk)
         boxes = self._refine(shrunk, boxes)
         return self._finish(shrunk, boxes, images)
 
     def _propose(self, images: list[Image]) -> list[Floats]:
         """PNet's boxes (n, 4) for each image: squares, given by two corners x, y, x, y."""
-        pyramids = [_pyramid(image, _CELL / self.min_face_size) for image in images]
-        levels = [level for pyramid in pyramids for level, _ in pyramid]
+        pyramids = [self._pyramid(image) for image in images]
+        seen = iter(self._look([level for pyramid in pyramids for level, _ in pyramid]))
+        proposed = []
+        for pyramid in pyramids:
+            boxes, scores = np.zeros((0, 4)), np.zeros(0)
+            for _, scale in pyramid:
+                found, found_scores = self._windows(next(seen))
+                boxes = np.concatenate([boxes, found / scale])
+                scores = np.concatenate([scores, found_scores])
+            proposed.append(_square(boxes[_suppress(boxes, scores, 0.7)]))
+        return proposed
+
+    def _graph_of_pnet(self, pnet: Network) -> Any:
+        return graph(pnet, (1, *self._page, 3))
+
+    def _pyramid(self, image: Image) -> list[tuple[Pixels, float]]:
+        """The image at ever smaller scales, as long as PNet sees something, with the scales."""
+        return _pyramid(image, CELL / self.min_face_size)
+
+    def _look(self, levels: Sequence[Pixels]) -> Iterator[Floats]:
+        """What PNet sees of each level, (rows, columns, 5), from packed pages."""
         count, corners = _pack(levels, self._page)
         page = np.zeros((1, *self._page, 3), np.float32)  # one for all: it stays in the cache
         maps = []
@@ -92,26 +112,19 @@ class Mtcnn:
                 if its_page == number:
                     page[0, row : row + len(level), column : column + level.shape[1]] = level
             maps.append(self._pnet(tf.constant(page)).numpy()[0])
-        corner = iter(corners)
-        proposed = []
-        for pyramid in pyramids:
-            boxes, scores = np.zeros((0, 4)), np.zeros(0)
-            for level, scale in pyramid:
-                found, found_scores = self._windows(_cut(maps, next(corner), level))
-                boxes = np.concatenate([boxes, found / scale])
-                scores = np.concatenate([scores, found_scores])
-            proposed.append(_square(boxes[_suppress(boxes, scores, 0.7)]))
-        return proposed
+        for level, corner in zip(levels, corners, strict=True):
+            yield _cut(maps, corner, level)
 
     def _windows(self, seen: Floats) -> tuple[Floats, Floats]:
         """Boxes (n, 4) in pixels of a level, and scores (n,), out of what PNet saw there."""
         rows, columns = np.nonzero(seen[..., 4] > self._least[0])
         seen = seen[rows, columns]
-        places = _STRIDE * np.stack([columns, rows], axis=1)
+        places = STRIDE * np.stack([columns, rows], axis=1)
         # From the first pixel to the last, counted from 1, as the weights were trained.
-        boxes = np.concatenate([places + 1, places + _CELL], axis=1) + (_CELL - 1) * seen[:, :4]
-        best = _suppress(boxes, seen[:, 4], 0.5)
-        return boxes[best], seen[best, 4]
+        boxes = np.concatenate([places + 1, places + CELL], axis=1) + (CELL - 1) * seen[:, :4]
+        scores = _probability(seen[:, 4])
+        best = _suppress(boxes, scores, 0.5)
+        return boxes[best], scores[best]
 
     def _refine(self, images: list[Image], proposed: list[Floats]) -> list[Floats]:
         """RNet's boxes (n, 4) for each image, square again."""
@@ -119,7 +132,7 @@ class Mtcnn:
         for boxes, seen in zip(proposed, self._rnet(images, proposed), strict=True):
             passed = seen[:, 4] > self._least[1]
             boxes, seen = _adjust(boxes[passed], seen[passed]), seen[passed]
-            refined.append(_square(boxes[_suppress(boxes, seen[:, 4], 0.7)]))
+            refined.append(_square(boxes[_suppress(boxes, _probability(seen[:, 4]), 0.7)]))
         return refined
 
     def _finish(
@@ -133,15 +146,11 @@ class Mtcnn:
             boxes, seen = boxes[passed], seen[passed]
             landmarks = _landmarks(boxes, seen)
             boxes = _adjust(boxes, seen)
-            best = _suppress(boxes, seen[:, 4], 0.7, of_smaller=True)
+            scores = _probability(seen[:, 4])
+            best = _suppress(boxes, scores, 0.7, of_smaller=True)
             ratio = _ratio(image, small)
             faces.append(
-                _inside(
-                    image,
-                    boxes[best] * ratio,
-                    _probability(seen[best, 4]),
-                    landmarks[best] * ratio[:2],
-                )
+                _inside(image, boxes[best] * ratio, scores[best], landmarks[best] * ratio[:2])
             )
         return faces
 
@@ -149,10 +158,10 @@ class Mtcnn:
 class _Judge:
     """Looks at the inside of boxes with RNet or ONet, a fixed number of boxes at a time."""
 
-    def __init__(self, network: Callable[[Tensor], Tensor], side: int, batch: int) -> None:
+    def __init__(self, network: Network, side: int, batch: int) -> None:
         self._side = side
         self._batch = batch
-        self._graph = _graph(network, (batch, side, side, 3))
+        self._graph = graph(network, (batch, side, side, 3))
 
     def __call__(self, images: list[Image], boxes: list[Floats]) -> list[Floats]:
         """For the boxes (n, 4) of each image what the network says of them, (n, columns)."""
@@ -169,7 +178,7 @@ class _Judge:
         return [seen[end - len(of_image) : end] for of_image, end in zip(boxes, ends, strict=True)]
 
 
-def _graph(network: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Any:
+def graph(network: Network, shape: tuple[int | None, ...]) -> Any:
     """The network as one graph for one shape: traced here, and never again."""
     function = tf.function(network, autograph=False)
     return function.get_concrete_function(tf.TensorSpec(shape, tf.float32))
@@ -271,18 +280,18 @@ def _pyramid(image: Image, scale: float) -> list[tuple[Pixels, float]]:
     whole = image.astype(np.float32)  # rounding every level to uint8 would move the probabilities
     height, width = image.shape[:2]
     levels: list[tuple[Pixels, float]] = []
-    while min(int(height * scale), int(width * scale)) >= _CELL:
+    while min(int(height * scale), int(width * scale)) >= CELL:
         # From the level with four times the pixels: three times as fast as from the image.
         source = levels[-2][0] if len(levels) > 1 else whole
         size = (int(width * scale), int(height * scale))
         level = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
         levels.append((np.asarray(level, np.float32), scale))
-        scale *= _PYRAMID
+        scale *= PYRAMID
     return levels
 
 
 def _pack(
-    levels: list[Pixels], page_shape: tuple[int, int]
+    levels: Sequence[Pixels], page_shape: tuple[int, int]
 ) -> tuple[int, list[tuple[int, int, int]]]:
     """Find each level a place on pages, the tallest first, each in the smallest gap that holds it.
 
@@ -294,7 +303,7 @@ def _pack(
     gaps: list[tuple[int, int, int, int, int]] = []  # page, row, column, height, width
     corners = [(0, 0, 0)] * len(levels)
     for number in sorted(range(len(levels)), key=lambda number: -len(levels[number])):
-        height, width = (_round_up(side, _STRIDE) for side in levels[number].shape[:2])
+        height, width = (_round_up(side, STRIDE) for side in levels[number].shape[:2])
         fitting = [gap for gap in gaps if gap[3] >= height and gap[4] >= width]
         if fitting:
             gap = min(fitting, key=lambda gap: gap[3] * gap[4])
@@ -313,8 +322,8 @@ def _cut(maps: list[Floats], corner: tuple[int, int, int], level: Pixels) -> Flo
     """What PNet saw of the places that lie inside one level, (rows, columns, 5)."""
     page, row, column = corner
     height, width = level.shape[:2]
-    rows = slice(row // _STRIDE, (row + height - _CELL) // _STRIDE + 1)
-    columns = slice(column // _STRIDE, (column + width - _CELL) // _STRIDE + 1)
+    rows = slice(row // STRIDE, (row + height - CELL) // STRIDE + 1)
+    columns = slice(column // STRIDE, (column + width - CELL) // STRIDE + 1)
     return maps[page][rows, columns]
 
 
@@ -376,8 +385,12 @@ def _square(boxes: Floats) -> Floats:
 
 
 def _probability(logits: Floats) -> Floats:
-    """Of a face, 0..1."""
-    return 1 / (1 + np.exp(-logits))
+    """Of a face, 0..1, no finer than float32 has it.
+
+    Many boxes of a large face then have the probability 1 alike, and which of them stays is decided by
+    the order in which they come: finer scores would choose others than the package does.
+    """
+    return (1 / (1 + np.exp(-logits))).astype(np.float32).astype(np.float64)
 
 
 def _landmarks(boxes: Floats, seen: Floats) -> Floats:
