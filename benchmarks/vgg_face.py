@@ -4,8 +4,8 @@
 
 With files of the published layout and random weights, in one run on the same cores: first each setting
 of the networks in a process of its own (batch size, threads, compiled by XLA or not), then age and
-gender on a shared trunk against one after the other, taking turns, because machines drift. Seconds on the
-CPUs stand beside those by the clock; they tell more where a machine has other work, too.
+gender on a shared trunk against one after the other, and in bfloat16, taking turns: machines drift.
+Seconds on the CPUs stand beside those by the clock; they tell more where a machine has other work, too.
 """
 
 import contextlib
@@ -83,11 +83,14 @@ def main() -> None:
                     f"{'XLA  ' if setting.xla else 'graph'}  {cost}",
                     flush=True,
                 )
-        together, separate = apart(compare, bundle, options)
+        together, separate, halves = apart(compare, bundle, options)
     print(f"both on one trunk   {together}\ntwo separate models {separate}")
+    print(f"the first, bfloat16 {halves}")
     print(
-        f"ratio by the clock {separate.clock / together.clock:.2f}, "
-        f"on the CPUs {separate.cpu / together.cpu:.2f}"
+        f"one trunk against two: {separate.clock / together.clock:.2f} by the clock, "
+        f"{separate.cpu / together.cpu:.2f} on the CPUs\n"
+        f"bfloat16 against float32: {together.clock / halves.clock:.2f} by the clock, "
+        f"{together.cpu / halves.cpu:.2f} on the CPUs"
     )
 
 
@@ -146,8 +149,8 @@ def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
     return Cost(cost[0] / each, cost[1] / each, peak)
 
 
-def compare(folder: Path, options: Options) -> tuple[Cost, Cost]:
-    """Both models on one trunk, and one after the other, as the pools of the job run them."""
+def compare(folder: Path, options: Options) -> tuple[Cost, ...]:
+    """Both models on one trunk, one after the other as the pools of the job run them, and in halves."""
     from lib.models import runtime
 
     runtime.configure(CORES)
@@ -157,10 +160,12 @@ def compare(folder: Path, options: Options) -> tuple[Cost, Cost]:
     bundle, crops = read_bundle(folder), faces(options.faces)
     both = Predictor(bundle, ("age", "gender"))
     age, gender = Predictor(bundle, ("age",)), Predictor(bundle, ("gender",))
-    together, separate = in_turns(
-        [lambda: both(crops), lambda: (age(crops), gender(crops))], options.rounds
+    halves = Predictor(bundle, ("age", "gender"), "bfloat16")
+    taken = in_turns(
+        [lambda: both(crops), lambda: (age(crops), gender(crops)), lambda: halves(crops)],
+        options.rounds,
     )
-    return of_each(together, len(crops)), of_each(separate, len(crops))
+    return tuple(of_each(seconds, len(crops)) for seconds in taken)
 
 
 def of_each(seconds: tuple[float, float], count: int) -> Cost:

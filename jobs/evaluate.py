@@ -165,6 +165,7 @@ def run_pipeline(
             Cluster.of(resources, growth),
             {name: Size() for name in (FACES, AGE, GENDER)},
             bundle.weight_bytes,
+            pipeline.block_count(count),
         )
         pools = pipeline.with_work(pools, bundle)
         rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count, faces.folder.filesystem)

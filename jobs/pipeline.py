@@ -17,7 +17,7 @@ import ray.data
 
 from lib.faces.detector import DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import Bundle
+from lib.models.bundle import Bundle, Precision
 from lib.placement import FACES, TASK_CPUS, Pool
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
@@ -51,6 +51,7 @@ class Labelling:
         bundle: the model.
         age_distribution: give the whole distribution of each age, too.
         carry: columns of the rows that go into the labels as they are.
+        precision: what the networks compute in.
     """
 
     source: Stage
@@ -59,6 +60,7 @@ class Labelling:
     bundle: Bundle
     age_distribution: bool
     carry: tuple[str, ...] = ()
+    precision: Precision = "float32"
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         """What the workers of a pool do, in order; those of the last one make the label rows."""
@@ -68,7 +70,7 @@ class Labelling:
             chain.append(FindFaces(self.detector, self.bundle.crop, self.limits, pool.threads))
         tasks = tuple(stage for stage in pool.stages if stage in self.bundle.networks)
         if tasks:
-            chain.append(Predict(self.bundle, tasks, pool.threads))
+            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision))
         if last:
             chain.append(Label(self.bundle, self.age_distribution, self.carry))
         return chain

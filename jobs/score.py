@@ -21,7 +21,7 @@ from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
 from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
-from lib.models.bundle import Bundle, read_bundle
+from lib.models.bundle import Bundle, Precision, read_bundle
 from lib.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
 from lib.progress import Progress
 from lib.run_lock import RunLock
@@ -54,6 +54,8 @@ class Options:
         detector: Who finds the faces. deepface: as the package of that name has mtcnn do it, same
             boxes, for more work. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
+        precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the
+            CPUs that have it, too, for large networks; ages then differ in the first decimal.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.
         column: The column of tables that holds the images, or their names; found by itself if there
@@ -80,6 +82,7 @@ class Options:
     model: str = "models/default"
     detector: Kind = "mtcnn"
     detector_weights: str | None = None
+    precision: Precision = "float32"
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     limit: int | None = None
     column: str | None = None
@@ -173,6 +176,7 @@ class Options:
             "max_image_pixels": self.max_image_pixels,
             "max_image_bytes": self.max_image_bytes,
             "age_distribution": self.age_distribution,
+            "precision": self.precision,
         }
 
 
@@ -298,6 +302,7 @@ def run_pipeline(
         bundle=bundle,
         age_distribution=options.age_distribution,
         carry=options.carry,
+        precision=options.precision,
     )
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
         available = Cluster.of(resources, options.grows_to)
@@ -307,6 +312,7 @@ def run_pipeline(
             available,
             options.sizes,
             bundle.weight_bytes,
+            pipeline.block_count(count),
         )
         pools = pipeline.with_work(pools, bundle)
         names = remaining.files()

@@ -151,6 +151,7 @@ def place(
     cluster: Cluster,
     sizes: Mapping[str, Size],
     weights: int = 0,
+    blocks: float = math.inf,
 ) -> list[Pool]:
     """Choose the pools, in the order in which an image passes them.
 
@@ -164,6 +165,7 @@ def place(
         cluster: now and when it has grown.
         sizes: what the user wants, by name of pool.
         weights: bytes of the model's files, which say how many workers share a GPU or the memory.
+        blocks: of images that there are; a worker without one would only take time to start.
 
     Raises:
         UserError: the pools do not fit the cluster.
@@ -188,7 +190,8 @@ def place(
         third = max(1, min(cores, _fitting(cluster, weights)) // 3)
         share = room / (3 * third)
         pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
-    pools = [sizes[pool.name].applied_to(_begun(pool, cluster)) for pool in pools]
+    pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
+    pools = [sizes[pool.name].applied_to(pool) for pool in pools]
     _check_fit(pools, cluster)
     return pools
 
@@ -222,8 +225,8 @@ def balanced(
     ]
 
 
-def _at_most(pool: Pool, actors: int) -> Pool:
-    actors = max(1, min(pool.actors, actors))
+def _at_most(pool: Pool, most: float) -> Pool:
+    actors = max(1, int(min(pool.actors, most)))
     return replace(pool, actors=actors, least=min(pool.least, actors))
 
 

@@ -441,8 +441,8 @@ class as_os_errors:  # noqa: N801 - reads like a function
 class RangeFile(io.RawIOBase):
     """An object as a file for reading, without memory of its own: each read is one request."""
 
-    def __init__(self, s3: S3, bucket: str, key: str) -> None:
-        self._s3, self._bucket, self._key = s3, bucket, key
+    def __init__(self, s3: S3, bucket: str, key: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._s3, self._bucket, self._key, self._timeout = s3, bucket, key, timeout
         self.size, self.etag = s3.size(bucket, key)
         self._position = 0
 
@@ -469,7 +469,9 @@ class RangeFile(io.RawIOBase):
         count = max(0, min(len(buffer), self.size - self._position))
         if count:
             with as_os_errors():
-                data, etag = self._s3.read(self._bucket, self._key, self._position, count)
+                data, etag = self._s3.read(
+                    self._bucket, self._key, self._position, count, timeout=self._timeout
+                )
             if etag != self.etag:
                 raise OSError(errno.EIO, "the file has changed while it was read")
             count = len(data)

@@ -203,8 +203,15 @@ def _fetch_arrow(uri: str, max_bytes: int, start: int, size: int | None) -> Fetc
         raise FetchError("download_error", str(error).splitlines()[0]) from None
 
 
-def open_file(uri: str, options: S3Options | None = None) -> BinaryIO:
+def open_file(
+    uri: str, options: S3Options | None = None, timeout: float = s3.TIMEOUT_SECONDS
+) -> BinaryIO:
     """Open a file for reading here and there: seekable, unbuffered where each read is a request.
+
+    Args:
+        uri: of the file.
+        options: for S3.
+        timeout: seconds for one attempt of a request.
 
     Raises:
         OSError: it cannot be opened.
@@ -214,7 +221,7 @@ def open_file(uri: str, options: S3Options | None = None) -> BinaryIO:
         return local_path(uri).open("rb", buffering=0)
     if scheme == "s3":
         with as_os_errors():
-            return cast(BinaryIO, s3.RangeFile(_client(options), *s3.split(uri)))
+            return cast(BinaryIO, s3.RangeFile(_client(options), *s3.split(uri), timeout))
     files, path = filesystem(uri)
     return cast(BinaryIO, files.open_input_file(path))
 

@@ -20,6 +20,8 @@ CARD = "card.json"
 FORMAT = 1
 Task = Literal["age", "gender"]
 TASKS: tuple[Task, ...] = ("age", "gender")
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What networks compute in; their weights stay float32."""
 
 
 class Network(Protocol):

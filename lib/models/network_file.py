@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from lib.errors import UserError
+from lib.models.bundle import Precision
 
 WEIGHTS = "model.weights.h5"
 MOST_BYTES = 4 << 30
@@ -25,8 +26,13 @@ MOST_BYTES = 4 << 30
 _ALIGNMENT = 64
 
 
-def load_network(file: Path) -> keras.Model:
+def load_network(file: Path, precision: Precision = "float32") -> keras.Model:
     """Load a network, without its optimizer; nothing from the file is run.
+
+    Args:
+        file: of the network.
+        precision: what its layers compute in, but for a softmax at the end: small probabilities decide
+            the expectation. Weights stay float32.
 
     Raises:
         UserError: the file holds no network that Keras can make without running code from it.
@@ -38,6 +44,8 @@ def load_network(file: Path) -> keras.Model:
                     f"cannot load the network {str(file)!r}: more than {MOST_BYTES} bytes"
                 )
             config = json.loads(archive.read("config.json")) | {"compile_config": None}
+            if precision != "float32":
+                config = _computing_in(precision, config)
             return _built(config, Path(archive.extract(WEIGHTS, folder)))
     except UserError:
         raise
@@ -59,6 +67,22 @@ def _built(config: dict[str, Any], weights: Path) -> keras.Model:
             return network
     network.load_weights(weights)  # networks inside networks
     return network
+
+
+def _computing_in(precision: Precision, config: Any) -> Any:
+    """The configuration with another precision for all layers but those that end in a softmax."""
+    if isinstance(config, list):
+        return [_computing_in(precision, value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": f"mixed_{precision}"}}
+    of_layer = config.get("config")
+    if config.get("class_name") == "Softmax" or (
+        isinstance(of_layer, dict) and of_layer.get("activation") == "softmax"
+    ):
+        return config
+    return {key: _computing_in(precision, value) for key, value in config.items()}
 
 
 def _groups(h5: h5py.File) -> dict[str, h5py.Group]:

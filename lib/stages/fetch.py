@@ -72,7 +72,7 @@ class Fetch:
         """Make ready to read several images at once."""
         self._watch = watch
         self._threads = ThreadPoolExecutor(READS_AT_A_TIME, "fetch")
-        self._table = _OpenTable(self.column, self.s3, self.max_bytes)
+        self._table = _OpenTable(self.column, self.s3, self.max_bytes, self.timeout)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Read the bytes of all images of the batch."""
@@ -178,8 +178,11 @@ class _OpenTable:
     of its pages is read once, whatever the size of its row groups.
     """
 
-    def __init__(self, column: str | None, options: S3Options, max_bytes: int) -> None:
-        self._column, self._options, self._max_bytes = column, options, max_bytes
+    def __init__(
+        self, column: str | None, options: S3Options, max_bytes: int, timeout: float
+    ) -> None:
+        self._column, self._options = column, options
+        self._max_bytes, self._timeout = max_bytes, timeout
         self._uri = ""
         self._group = -1
         self._batch_start = 0
@@ -203,7 +206,7 @@ class _OpenTable:
         if uri == self._uri:
             return
         self._uri, self._group = "", -1
-        raw = open_file(uri, self._options)
+        raw = open_file(uri, self._options, self._timeout)
         _, self._etag = file_version(raw)
         self._file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
         groups = range(self._file.num_row_groups)

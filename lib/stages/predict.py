@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from lib.models.bundle import Bundle
+from lib.models.bundle import Bundle, Precision
 from lib.stages.stage import Stopwatch
 
 
@@ -22,11 +22,13 @@ class Predict:
         bundle: the model.
         tasks: "age", "gender" or both. Both in one stage share the trunk where the bundle has one.
         threads: for the networks' computations; the CPUs of the worker.
+        precision: what the networks compute in.
     """
 
     bundle: Bundle
     tasks: tuple[str, ...]
     threads: int
+    precision: Precision = "float32"
 
     def setup(self, watch: Stopwatch) -> None:
         """Load the networks."""
@@ -35,7 +37,7 @@ class Predict:
 
         self._watch = watch
         runtime.configure(self.threads)
-        self._predictor: Predictor = Predictor(self.bundle.here(), self.tasks)
+        self._predictor: Predictor = Predictor(self.bundle.here(), self.tasks, self.precision)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict all faces of all images of the batch at once."""

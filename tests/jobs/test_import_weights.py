@@ -148,6 +148,18 @@ def test_two_pools_say_the_same_as_one(imported: tuple[Path, Run]) -> None:
     np.testing.assert_allclose(genders, together["gender"], atol=1e-5)
 
 
+def test_bfloat16_says_nearly_the_same(imported: tuple[Path, Run]) -> None:
+    bundle, crops = read_bundle(imported[0]), faces()[:5]
+    exact = Predictor(bundle, ("age", "gender"))(crops)
+    found = Predictor(bundle, ("age", "gender"), "bfloat16")(crops)
+    ages, expected = expected_age(found["age"]).age, expected_age(exact["age"]).age
+    np.testing.assert_allclose(ages, expected, atol=2)
+    assert (ages != expected).all()
+    np.testing.assert_allclose(found["gender"], exact["gender"], atol=0.1)
+    # The softmax is computed in float32.
+    np.testing.assert_allclose(found["age"].sum(axis=1), 1, atol=1e-5)
+
+
 def test_convolutions_that_differ_make_two_networks(folder: Path) -> None:
     """One bit of one bias makes the difference; all other weights here are zero but the last."""
     age = write_published(folder / "age.h5", None, 101)

@@ -54,6 +54,14 @@ def test_one_worker_of_one_thread_for_each_cpu() -> None:
     assert (pool.actors, pool.threads) == (8, 1)
 
 
+def test_no_worker_is_started_for_nothing() -> None:
+    (pool,) = place("auto", True, Cluster(8, 0), SIZES, blocks=3)
+    assert (pool.actors, pool.least, pool.threads) == (3, 3, 1)
+    sizes = {**SIZES, FACES: Size(actors=5)}
+    (pool,) = place("auto", True, Cluster(8, 0), sizes, blocks=3)
+    assert (pool.actors, pool.least) == (5, 5)
+
+
 def test_what_the_user_says_holds() -> None:
     sizes = {**SIZES, FACES: Size(actors=3, cpus=2.0)}
     pools = place("separate", True, Cluster(16, 0), sizes)
