@@ -1,9 +1,33 @@
 """TensorFlow's settings for one worker process. They hold only before its first operation."""
 
 import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import cv2
-import tensorflow as tf
+
+
+@contextmanager
+def _absent(*modules: str) -> Iterator[None]:
+    """Let imports of these fail, unless they are there already.
+
+    Keras, which TensorFlow imports, takes along what it may find for helpers that nobody calls here: a
+    third of the time that a worker needs to start.
+    """
+    found: dict[str, Any] = sys.modules
+    away = [module for module in modules if module not in found]
+    found.update(dict.fromkeys(away))
+    try:
+        yield
+    finally:
+        for module in away:
+            del found[module]
+
+
+with _absent("matplotlib", "sklearn"):
+    import tensorflow as tf
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +42,12 @@ def options(faces: Path | str, output: Path | str, workers: int) -> list[object]
 
 
 @pytest.fixture(scope="module")
-def one_worker(
-    head: RayHead, faces: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Job, Path]]:
-    """A run of one worker, which is left alone; the first test goes on beside it."""
+def undisturbed(head: RayHead, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one worker, left alone."""
     output = tmp_path_factory.mktemp("one") / "run"
-    log = output.with_suffix(".log")
-    with Job(head.environment, log, *options(faces, output, 1)) as job:
-        yield job, output
-
-
-@pytest.fixture(scope="module")
-def undisturbed(one_worker: tuple[Job, Path]) -> Path:
-    """That run when it has ended."""
-    job, output = one_worker
-    assert job.finish(250) == 0, job.output
-    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in job.output
+    status, text = run_job(head.environment, output.with_suffix(".log"), *options(faces, output, 1))
+    assert status == 0, text
+    assert f"epoch {EPOCHS}/{EPOCHS} · loss" in text
     return output
 
 
@@ -78,28 +67,6 @@ def column(run: Path, name: str) -> list[float]:
     return [epoch[name] for epoch in history(run)]
 
 
-@pytest.mark.usefixtures("one_worker")
-def test_two_workers_one_of_them_killed_learn_the_same(
-    head: RayHead, faces: Path, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """The same global batches: the same losses; the lost worker is replaced by itself."""
-    output = tmp_path / "run"
-    with Job(head.environment, tmp_path / "log", *options(faces, output, 2)) as job:
-        wait_until(lambda: len(history(output)) >= 2, 150)
-        workers = head.processes("ray::RayTrainWorker")
-        jobs = [worker.environ()["RAY_JOB_ID"] for worker in workers]
-        pair = [worker for worker, of in zip(workers, jobs, strict=True) if jobs.count(of) == 2]
-        pair[0].send_signal(signal.SIGKILL)
-        assert len(history(output)) < EPOCHS - 1
-        stop_after_the_last_epoch(job, output)
-    undisturbed = request.getfixturevalue("undisturbed")
-    assert column(output, "step") == column(undisturbed, "step")
-    np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=0.01)
-    np.testing.assert_allclose(column(output, "val_mae"), column(undisturbed, "val_mae"), rtol=0.05)
-    assert set(column(output, "val_faces")) == {27}
-    assert max(column(output, "workers_apart")) < 1e-6
-
-
 def test_the_bundle_is_complete(undisturbed: Path) -> None:
     bundle = read_bundle(undisturbed / "bundle")
     training = bundle.card["training"]
@@ -115,6 +82,24 @@ def test_the_bundle_is_complete(undisturbed: Path) -> None:
         for epoch in (2, EPOCHS)
         for ending in ("png", "svg")
     }
+
+
+def test_two_workers_one_of_them_killed_learn_the_same(
+    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The same global batches: the same losses; the lost worker is replaced by itself."""
+    output = tmp_path / "run"
+    with Job(head.environment, tmp_path / "log", *options(faces, output, 2)) as job:
+        wait_until(lambda: len(history(output)) >= 2, 150)
+        victim = head.processes("ray::RayTrainWorker")[0]
+        victim.send_signal(signal.SIGKILL)
+        assert len(history(output)) < EPOCHS - 1
+        stop_after_the_last_epoch(job, output)
+    assert column(output, "step") == column(undisturbed, "step")
+    np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=0.01)
+    np.testing.assert_allclose(column(output, "val_mae"), column(undisturbed, "val_mae"), rtol=0.05)
+    assert set(column(output, "val_faces")) == {27}
+    assert max(column(output, "workers_apart")) < 1e-6
 
 
 def test_submitted_to_a_bucket_killed_and_submitted_again(
