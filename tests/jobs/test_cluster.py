@@ -34,8 +34,8 @@ from tests.jobs.test_train import STEPS, history
 from tests.made_faces import make_faces
 from tests.ray_head import Job, Machine, RayHead, ray_head, wait_until
 
-pytestmark = pytest.mark.skipif(
-    (os.cpu_count() or 1) < 4, reason="a cluster of seven machines on one wants four cores"
+long_on_two_cores = pytest.mark.skipif(
+    (os.cpu_count() or 1) < 4, reason="with fewer than four cores it takes minutes"
 )
 
 PICTURES, COPIES = 25, 160
@@ -152,6 +152,7 @@ def test_the_job_of_kubernetes_submitted_here(
     assert "error: --max-error-rate must be in 0..1, not 2.0" in log
 
 
+@long_on_two_cores
 def test_machines_are_lost_and_added_while_labelling(
     machines: Machines, bundle: Bundle, images: Path, undisturbed: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -165,10 +166,10 @@ def test_machines_are_lost_and_added_while_labelling(
         wait_until(lambda: rows(output) > IMAGES * 0.05, 120)
         assert all(machine.runs("ray::MapWorker") for machine in machines.gpu)
         machines.cpu[0].kill()
-        wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
+        wait_until(lambda: rows(output) > IMAGES * 0.12, 60)
         machines.gpu[0].lose()
         added = machines.head.add(machines.spare.pop(), cpus=1, gpus=1)
-        wait_until(lambda: rows(output) > IMAGES * 0.35, 60)
+        wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
         machines.cpu[1].drain(seconds=2)
         time.sleep(2)
         machines.cpu[1].kill()
@@ -184,6 +185,7 @@ def test_machines_are_lost_and_added_while_labelling(
         np.testing.assert_allclose(found[column], undisturbed[column], atol=1e-3)
 
 
+@long_on_two_cores
 def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) -> None:
     """In the middle of an epoch: training goes on elsewhere, then with fewer, always by itself."""
     faces = make_faces(tmp_path / "faces", train=TRAIN_BATCH * STEPS + 3, val=27)
@@ -198,15 +200,15 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
 
     with Job(
         machines.head.environment, tmp_path / "log", "jobs.train", "--data", faces,
-        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 2,
+        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 1.5,
         "--batch-size", TRAIN_BATCH // 2, "--epochs", 1000, "--size", 32, "--plain",
         "--dropout", 0, "--checkpoint-steps", 3, "--pictures-after", 1000,
     ) as job:  # fmt: skip
-        wait_for_an_epoch(output)
+        wait_for_an_epoch(job, output)
         for left in (2, 1):
             at_work()[0].kill()
-            wait_for_an_epoch(output)  # which may have been over before
-            wait_for_an_epoch(output)
+            wait_for_an_epoch(job, output)  # which may have been over before
+            wait_for_an_epoch(job, output)
             assert len(at_work()) == left
         job.process.send_signal(signal.SIGINT)
         assert job.finish(60) == 130, job.output
@@ -215,6 +217,7 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
     assert [epoch["step"] for epoch in epochs] == [STEPS * n for n in range(1, len(epochs) + 1)]
 
 
-def wait_for_an_epoch(output: Path) -> None:
+def wait_for_an_epoch(job: Job, output: Path) -> None:
     before = len(history(output))
-    wait_until(lambda: len(history(output)) > before, 150)
+    wait_until(lambda: len(history(output)) > before or job.process.poll() is not None, 150)
+    assert job.process.poll() is None, job.output
