@@ -130,33 +130,38 @@ def write_models(age: WeightFile, gender: WeightFile, options: Options) -> None:
 
 def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
     """The convolutions once, and a top for each task."""
-    from lib.models.vgg_face import vgg_face_convolutions, vgg_face_top
+    from lib.models.vgg_face import EMPTY, vgg_face_convolutions, vgg_face_top
 
     tops: dict[str, Network] = {
-        task: Filled(partial(vgg_face_top, CLASSES[task]), file, top(CLASSES[task]))
+        task: Filled(partial(vgg_face_top, CLASSES[task], EMPTY), file, top(CLASSES[task]))
         for task, file in files.items()
     }
-    return {"trunk": Filled(vgg_face_convolutions, files["age"], convolutions()), **tops}
+    return {
+        "trunk": Filled(partial(vgg_face_convolutions, EMPTY), files["age"], convolutions()),
+        **tops,
+    }
 
 
 def apart(files: dict[str, WeightFile]) -> dict[str, Network]:
     """A whole network for each task."""
-    from lib.models.vgg_face import vgg_face
+    from lib.models.vgg_face import EMPTY, vgg_face
 
     return {
-        task: Filled(partial(vgg_face, classes), files[task], [*convolutions(), *top(classes)])
+        task: Filled(
+            partial(vgg_face, classes, EMPTY), files[task], [*convolutions(), *top(classes)]
+        )
         for task, classes in CLASSES.items()
     }
 
 
 def write_start(file: WeightFile, output: Path) -> None:
     """Write the trunk that `jobs.train --backbone vgg-face --weights` takes."""
-    from lib.models.vgg_face import vgg_face_trunk
+    from lib.models.vgg_face import EMPTY, vgg_face_trunk
 
     *without_classes, _ = [*convolutions(), *top(IDENTITIES)]
     output.mkdir(parents=True, exist_ok=True)
     unfinished = output / f"unfinished-{START}"
-    Filled(partial(vgg_face_trunk, SIZE), file, without_classes).save(unfinished)
+    Filled(partial(vgg_face_trunk, SIZE, EMPTY), file, without_classes).save(unfinished)
     unfinished.rename(output / START)
     sys.stdout.write(
         f"trunk: {output / START}\n"
