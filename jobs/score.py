@@ -176,7 +176,8 @@ class Options:
             "max_image_pixels": self.max_image_pixels,
             "max_image_bytes": self.max_image_bytes,
             "age_distribution": self.age_distribution,
-            "precision": self.precision,
+            # Outputs from before there was a choice go on.
+            "precision": None if self.precision == "float32" else self.precision,
         }
 
 

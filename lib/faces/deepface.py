@@ -48,7 +48,11 @@ class DeepfaceMtcnn(Mtcnn):
         (faces,) = super().detect([np.asarray(framed, np.uint8)])
         shift = np.array([width, height], np.float32)
         boxes = faces.boxes - np.pad(shift, (0, 2))
-        return Detections(boxes, faces.scores, faces.landmarks - shift)
+        # What was seen in the frame alone is no face of the picture.
+        there = ((boxes[:, :2] < image.shape[1::-1]) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(
+            axis=1
+        )
+        return Detections(boxes[there], faces.scores[there], (faces.landmarks - shift)[there])
 
     def _graph_of_pnet(self, pnet: Network) -> Any:
         return graph(pnet, (1, None, None, 3))
