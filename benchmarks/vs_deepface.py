@@ -183,7 +183,10 @@ def agreement(ours: list[list[Face]], theirs: list[list[Face]], whole: bool) -> 
         np.array([(f.age, f.female) for f in side]) for side in zip(*pairs, strict=True)
     )
     apart_by = np.abs(mine - others)
+    sides = np.array([(a.box, b.box) for a, b in pairs], float)
+    shifts = np.abs(sides[:, 0] - sides[:, 1]).max(axis=1) / sides[:, 1, 2:].max(axis=1)
     return (
+        f"boxes apart by {np.median(shifts):.3f} of their longer side (median)\n"
         f"{len(pairs)} faces found by both, ages from {others[:, 0].min():.1f} to "
         f"{others[:, 0].max():.1f} (standard deviation {others[:, 0].std():.1f})\n"
         f"ages apart: median {np.median(apart_by[:, 0]):.3f} years, 95th percentile "

@@ -55,7 +55,7 @@ class Options:
             boxes, for more work. none: the images are face crops already.
         detector_weights: ONNX file with the weights, for yunet.
         precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the
-            CPUs that have it, too, for large networks; ages then differ in the first decimal.
+            CPUs that have it, too, for large networks; ages then differ a little.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.
         column: The column of tables that holds the images, or their names; found by itself if there

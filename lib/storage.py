@@ -221,7 +221,12 @@ def open_file(
         return local_path(uri).open("rb", buffering=0)
     if scheme == "s3":
         with as_os_errors():
-            return cast(BinaryIO, s3.RangeFile(_client(options), *s3.split(uri), timeout))
+            return cast(
+                BinaryIO,
+                s3.RangeFile(
+                    s3.client(options or S3Options(), timeout=timeout), *s3.split(uri), timeout
+                ),
+            )
     files, path = filesystem(uri)
     return cast(BinaryIO, files.open_input_file(path))
 

@@ -43,9 +43,15 @@ def python(arguments: Sequence[str]) -> None:
 
 def submit(arguments: Sequence[str]) -> None:
     """Submit it; of training, check the options."""
-    program = arguments[arguments.index("--") + 1 :]
-    if "jobs.train" in program:
-        python(tuple(program[1:]))
+    where = arguments.index("--")
+    own = dict(zip(arguments[2:where:2], arguments[3:where:2], strict=True))
+    assert own.keys() == {"--address", "--working-dir", "--runtime-env"}, own
+    assert Path(own["--runtime-env"]).is_file()
+    assert Path(own["--working-dir"]).is_dir()
+    program, *rest = arguments[where + 1 :]
+    assert program == "python"
+    if "jobs.train" in rest:
+        python(tuple(rest))
     else:
         os.environ.pop("RAY_ADDRESS")  # which would count for more than what is asked for
         run("ray", *arguments)

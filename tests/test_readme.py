@@ -120,6 +120,8 @@ def test_every_block_of_commands_works(
     ):
         assert len(pq.read_table(data / output / "labels")) == images
     assert f"{len(EXPECTED) + 1} labelled" in done.stdout  # of the buckets
+    statuses = pq.read_table(data / "labels" / "labels")["status"].value_counts().to_pylist()
+    assert str(statuses[0]["counts"]) in done.stdout
     people = pq.read_table(data / "labels-of-people" / "labels").to_pylist()
     assert {row["person_id"]: row["status"] for row in people} == {"7": "ok", "8": "not_found"}
     assert done.stdout.count("checked: jobs.train") == 2

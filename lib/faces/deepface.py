@@ -25,6 +25,7 @@ from lib.faces.mtcnn import (
     Network,
     Pixels,
     graph,
+    probability,
 )
 
 _CANVAS = 4096  # longer side, in pixels, above which decoding may halve: a pixel takes 100 bytes
@@ -56,6 +57,14 @@ class DeepfaceMtcnn(Mtcnn):
 
     def _graph_of_pnet(self, pnet: Network) -> Any:
         return graph(pnet, (1, None, None, 3))
+
+    def _rank(self, logits: Floats) -> Floats:
+        """Probabilities no finer than float32 has them, as in the package.
+
+        Many boxes of a large face then have the probability 1 alike, and NumPy's sorting, which the
+        package uses in the same way, decides between them.
+        """
+        return probability(logits.astype(np.float64)).astype(np.float32).astype(np.float64)
 
     def _pyramid(self, image: Image) -> list[tuple[Pixels, float]]:
         """Each level from the picture itself, by the package's own averaging: both cost time.

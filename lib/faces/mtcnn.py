@@ -122,9 +122,13 @@ class Mtcnn:
         places = STRIDE * np.stack([columns, rows], axis=1)
         # From the first pixel to the last, counted from 1, as the weights were trained.
         boxes = np.concatenate([places + 1, places + CELL], axis=1) + (CELL - 1) * seen[:, :4]
-        scores = _probability(seen[:, 4])
+        scores = self._rank(seen[:, 4])
         best = _suppress(boxes, scores, 0.5)
         return boxes[best], scores[best]
+
+    def _rank(self, logits: Floats) -> Floats:
+        """What decides which of two boxes stays, the higher one."""
+        return logits
 
     def _refine(self, images: list[Image], proposed: list[Floats]) -> list[Floats]:
         """RNet's boxes (n, 4) for each image, square again."""
@@ -132,7 +136,7 @@ class Mtcnn:
         for boxes, seen in zip(proposed, self._rnet(images, proposed), strict=True):
             passed = seen[:, 4] > self._least[1]
             boxes, seen = _adjust(boxes[passed], seen[passed]), seen[passed]
-            refined.append(_square(boxes[_suppress(boxes, _probability(seen[:, 4]), 0.7)]))
+            refined.append(_square(boxes[_suppress(boxes, self._rank(seen[:, 4]), 0.7)]))
         return refined
 
     def _finish(
@@ -146,11 +150,15 @@ class Mtcnn:
             boxes, seen = boxes[passed], seen[passed]
             landmarks = _landmarks(boxes, seen)
             boxes = _adjust(boxes, seen)
-            scores = _probability(seen[:, 4])
-            best = _suppress(boxes, scores, 0.7, of_smaller=True)
+            best = _suppress(boxes, self._rank(seen[:, 4]), 0.7, of_smaller=True)
             ratio = _ratio(image, small)
             faces.append(
-                _inside(image, boxes[best] * ratio, scores[best], landmarks[best] * ratio[:2])
+                _inside(
+                    image,
+                    boxes[best] * ratio,
+                    probability(seen[best, 4]),
+                    landmarks[best] * ratio[:2],
+                )
             )
         return faces
 
@@ -384,13 +392,9 @@ def _square(boxes: Floats) -> Floats:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _probability(logits: Floats) -> Floats:
-    """Of a face, 0..1, no finer than float32 has it.
-
-    Many boxes of a large face then have the probability 1 alike, and which of them stays is decided by
-    the order in which they come: finer scores would choose others than the package does.
-    """
-    return (1 / (1 + np.exp(-logits))).astype(np.float32).astype(np.float64)
+def probability(logits: Floats) -> Floats:
+    """Of a face, 0..1."""
+    return 1 / (1 + np.exp(-logits))
 
 
 def _landmarks(boxes: Floats, seen: Floats) -> Floats:

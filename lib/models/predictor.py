@@ -16,7 +16,7 @@ where the weights of both tops are read once for all of them; each face of a bat
 The networks run as TensorFlow graphs, not compiled by XLA, which made 2.9 faces a second of the same
 convolutions where the graph made 3.3, and would compile again for every size of the last batch.
 `benchmarks/vgg_face.py` measures both, and what computing in bfloat16 is worth where the CPU has
-instructions for it: 1.8 times the speed of VGG-Face, and nothing to the embedded model.
+instructions for it: 1.8 times the speed.
 """
 
 

@@ -4,6 +4,7 @@ import io
 import pickle
 import random
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -158,6 +159,19 @@ def test_a_table_that_cannot_be_read_is_said_of_each_image(
     proxy.rule = lambda method, key, times: fault if key.endswith(".parquet") else None
     found = fetched(proxy, "s3://packed/train.parquet").to_pylist()
     assert [row["status"] for row in found] == [status] * IMAGES
+
+
+@pytest.mark.usefixtures("hurry", "packed")
+def test_a_table_that_does_not_answer_is_asked_again(
+    proxy: Proxy, images: dict[str, bytes]
+) -> None:
+    """Within the time that was given for an attempt: even for the size, which is asked for first."""
+    proxy.rule = lambda method, key, times: "hang" if method == "HEAD" and times == 0 else None
+    started = time.monotonic()
+    found = fetched(proxy, "s3://packed/train.parquet", timeout=1).to_pylist()
+    assert proxy.faults["hang"] == 1
+    assert [row["data"] for row in found] == list(images.values())
+    assert time.monotonic() - started < 20
 
 
 def test_images_of_several_tables_in_one_batch(s3: S3Server) -> None:
