@@ -162,7 +162,7 @@ def test_it_works_without_a_mouse(browser: Browser, hostile: Path) -> None:
     assert page.locator("dialog .position").inner_text() == f"2 of {len(tiles)}"
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    assert page.evaluate(focused) == tiles[1]
+    page.wait_for_function(f"name => ({focused})() === name", arg=tiles[1])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
