@@ -314,6 +314,7 @@ def run_pipeline(
             options.sizes,
             bundle.weight_bytes,
             pipeline.block_count(count),
+            options.detector_spec.worker_gib,
         )
         pools = pipeline.with_work(pools, bundle)
         names = remaining.files()

@@ -24,7 +24,7 @@ GPU_WORKER_GIB = 2
 WEIGHTS_IN_MEMORY = 4
 """Times the size of the model's files: these hold half precision, and loading makes copies."""
 CPU_WORKER_GIB, WEIGHTS_IN_CPU_MEMORY = 1.0, 2
-"""Memory of a worker without a GPU: besides the weights, and times the size of the model's files."""
+"""Memory of a worker on CPUs: besides the weights, and times the size of the model's files."""
 WORKERS_PER_GPU = 4
 """At most: while one prepares its batch, another one's is computed; more only take memory."""
 AHEAD = 1.25
@@ -152,6 +152,7 @@ def place(
     sizes: Mapping[str, Size],
     weights: int = 0,
     blocks: float = math.inf,
+    finder_gib: float = CPU_WORKER_GIB,
 ) -> list[Pool]:
     """Choose the pools, in the order in which an image passes them.
 
@@ -166,6 +167,7 @@ def place(
         sizes: what the user wants, by name of pool.
         weights: bytes of the model's files, which say how many workers share a GPU or the memory.
         blocks: of images that there are; a worker without one would only take time to start.
+        finder_gib: memory in GiB of a worker that finds faces, besides the weights of models.
 
     Raises:
         UserError: the pools do not fit the cluster.
@@ -181,13 +183,14 @@ def place(
     room = cluster.most_cpus * (1 - LEFT_FREE)
     if cluster.most_gpus:
         tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
-        pools = _on_gpus(tasks, cores, room, cluster.most_gpus, weights)
+        finders = min(cores, _fitting(cluster, finder_gib))
+        pools = _on_gpus(tasks, finders, room, cluster.most_gpus, weights)
     elif layout == "fused":
-        actors = min(cores, _fitting(cluster, weights))
+        actors = min(cores, _fitting(cluster, finder_gib, weights))
         pools = [Pool(FACES, (FACES, AGE, GENDER), actors, room / actors)]
     else:
         # Each model is about as dear as finding the faces of a photograph: a third of the CPUs each.
-        third = max(1, min(cores, _fitting(cluster, weights)) // 3)
+        third = max(1, min(cores, _fitting(cluster, finder_gib, weights)) // 3)
         share = room / (3 * third)
         pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
     pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
@@ -236,16 +239,16 @@ def _begun(pool: Pool, cluster: Cluster) -> Pool:
     return replace(pool, least=max(1, int(pool.actors * now)))
 
 
-def _fitting(cluster: Cluster, weights: int) -> int:
-    """Workers of a model whose memory the cluster has when it has grown."""
+def _fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
+    """Workers whose memory the cluster has when it has grown."""
     if cluster.memory is None or not cluster.cpus:
         return max(1, int(cluster.most_cpus))
     memory = cluster.memory * cluster.most_cpus / cluster.cpus
-    return max(1, int(memory / (CPU_WORKER_GIB * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
+    return max(1, int(memory / (gib * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
 
 
 def _on_gpus(
-    tasks: list[tuple[str, ...]], cores: int, room: float, gpus: float, weights: int
+    tasks: list[tuple[str, ...]], finders: int, room: float, gpus: float, weights: int
 ) -> list[Pool]:
     """A few workers on each GPU for each group of tasks; faces are found on the CPUs that are left."""
     needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
@@ -255,7 +258,7 @@ def _on_gpus(
     cpus = min(GPU_WORKER_CPUS, room / 2 / (actors * len(tasks)))
     models = [Pool(group[0], group, actors, cpus, share) for group in tasks]
     left = room - sum(pool.actors * pool.cpus for pool in models)
-    return [Pool(FACES, (FACES,), cores, left / cores), *models]
+    return [Pool(FACES, (FACES,), finders, left / finders), *models]
 
 
 def _check_fit(pools: list[Pool], cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
 
 from lib.faces.detections import Detections
 from lib.faces.mtcnn import (
@@ -21,6 +22,7 @@ from lib.faces.mtcnn import (
     STRIDE,
     Floats,
     Image,
+    Level,
     Mtcnn,
     Network,
     Pixels,
@@ -28,7 +30,10 @@ from lib.faces.mtcnn import (
     probability,
 )
 
-_CANVAS = 4096  # longer side, in pixels, above which decoding may halve: a pixel takes 100 bytes
+_CANVAS = (
+    4096  # longer side, in pixels, above which decoding may halve; a frame makes four times of it
+)
+_PIXELS = 1 << 19  # that are averaged, or looked at by PNet, together: bounds the memory
 _MIN_FACE_SIZE = 20
 
 
@@ -38,6 +43,8 @@ class DeepfaceMtcnn(Mtcnn):
     def __init__(self) -> None:
         super().__init__(2 * _CANVAS, _MIN_FACE_SIZE)
         self.canvas = _CANVAS
+        self.at_a_time = 1
+        self._most = 20_000
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Find the faces of a batch: see `lib.faces.detections.Detector.detect`."""
@@ -64,35 +71,79 @@ class DeepfaceMtcnn(Mtcnn):
         Many boxes of a large face then have the probability 1 alike, and NumPy's sorting, which the
         package uses in the same way, decides between them.
         """
-        return probability(logits.astype(np.float64)).astype(np.float32).astype(np.float64)
+        return probability(logits.astype(np.float32))
 
-    def _pyramid(self, image: Image) -> list[tuple[Pixels, float]]:
+    def _see(self, images: list[Image]) -> Iterator[Iterator[Level]]:
+        for image in images:
+            yield self._see_levels(image)
+
+    def _see_levels(self, image: Image) -> Iterator[Level]:
         """Each level from the picture itself, by the package's own averaging: both cost time.
 
         Where pixels differ in the third decimal, other windows win, and boxes differ visibly.
         """
-        whole = tf.constant(image[np.newaxis], tf.float32)
-        scale = CELL / self.min_face_size
-        levels = []
+        lit = image.any(axis=(1, 2)), image.any(axis=(0, 2))
+        scale, levels = CELL / self.min_face_size, 0
         while min(size := [int(side * scale) for side in image.shape[:2]]) >= CELL:
-            level = tf.image.resize(whole, size, tf.image.ResizeMethod.AREA)
-            levels.append((level.numpy()[0], scale))
-            scale = CELL / self.min_face_size * PYRAMID ** len(levels)
-        return levels
+            rows, columns = map(_averages, image.shape[:2], size)
+            down, across = _lit(rows @ lit[0]), _lit(columns @ lit[1])
+            seen = self._see_strips(image, rows[down], columns[across])
+            yield Level(seen, scale, down.start // STRIDE, across.start // STRIDE)
+            levels += 1
+            scale = CELL / self.min_face_size * PYRAMID**levels
 
-    def _look(self, levels: Sequence[Pixels]) -> Iterator[Floats]:
-        """What PNet sees of each level; where that is nothing but black, no face."""
-        for level in levels:
-            # Of an odd side PNet's pooling makes half a place more, which counts in the package.
-            places = [(side + 1 - CELL) // STRIDE + 1 for side in level.shape[:2]]
-            seen = np.full((*places, 5), -np.inf, np.float32)
-            rows, columns = (_lit(level.any(axis=(other, 2))) for other in (1, 0))
-            part = level[rows, columns]
-            if min(part.shape[:2]) >= CELL:
-                found = self._pnet(tf.constant(part[np.newaxis])).numpy()[0]
-                top, left = rows.start // STRIDE, columns.start // STRIDE
-                seen[top : top + found.shape[0], left : left + found.shape[1]] = found
-            yield seen
+    def _see_strips(self, image: Image, rows: csr_array, columns: csr_array) -> Floats:
+        """What PNet sees of a part of a level, some of its rows at a time."""
+        # Of an odd side PNet's pooling makes half a place more, which counts in the package.
+        down, across = (
+            (side + 1 - CELL) // STRIDE + 1 for side in (rows.shape[0], columns.shape[0])
+        )
+        seen = np.zeros((max(0, down), max(0, across), 5), np.float32)
+        if not seen.size:
+            return seen
+        step = max(1, _PIXELS // columns.shape[0] // STRIDE)
+        for start in range(0, down, step):
+            part = rows[STRIDE * start : STRIDE * (start + step - 1) + CELL]
+            level = _averaged(image, part, columns)
+            seen[start : start + step] = self._pnet(tf.constant(level[np.newaxis])).numpy()[0]
+        return seen
+
+
+def _averages(side: int, size: int) -> csr_array:
+    """The weights (size, side) by which `side` pixels become `size`, as the package's resizing has them.
+
+    Each pixel is the mean of what lies under it, with its borders in the float32 that
+    `tf.image.resize` reckons them in by the method `AREA`: far from the origin that is seen.
+    """
+    width = np.float32(side) / np.float32(size)
+    borders = np.arange(size + 1).astype(np.float32) * width
+    first, last = np.floor(borders[:-1]).astype(int), np.ceil(borders[1:]).astype(int)
+    counts = last - first
+    to = np.repeat(np.arange(size), counts)
+    of = np.arange(len(to)) - np.repeat(np.cumsum(counts) - counts, counts) + first[to]
+    begin, end, pixel = borders[to], borders[to + 1], of.astype(np.float32)
+    weights = np.minimum(np.minimum(pixel + 1, end) - np.maximum(pixel, begin), width) / width
+    return csr_array((weights, (to, np.minimum(of, side - 1))), shape=(size, side))
+
+
+def _averaged(image: Image, rows: csr_array, columns: csr_array) -> Pixels:
+    """The part of a level that has these rows and columns."""
+    width, height = (np.ptp(m.indices) + 1 for m in (columns, rows))
+    step = max(1, int(rows.shape[0] * _PIXELS // (width * height)))
+    parts = [
+        _averaged_at_once(image, rows[start : start + step], columns)
+        for start in range(0, rows.shape[0], step)
+    ]
+    return np.concatenate(parts)
+
+
+def _averaged_at_once(image: Image, rows: csr_array, columns: csr_array) -> Pixels:
+    down, across = (slice(m.indices.min(), m.indices.max() + 1) for m in (rows, columns))
+    under = image[down, across].astype(np.float32)
+    lines = (rows[:, down] @ under.reshape(len(under), -1)).reshape(-1, *under.shape[1:])
+    turned = lines.swapaxes(0, 1)
+    level = columns[:, across] @ turned.reshape(len(turned), -1)
+    return level.reshape(-1, *lines.shape[::2]).swapaxes(0, 1)
 
 
 def _lit(lines: ArrayLike) -> slice:
@@ -101,4 +152,5 @@ def _lit(lines: ArrayLike) -> slice:
     if not len(lit):
         return slice(0, 0)
     start = max(0, lit[0] - CELL) // STRIDE * STRIDE
-    return slice(start, start + -(-(lit[-1] + CELL - start) // STRIDE) * STRIDE)
+    stop = start + -(-(lit[-1] + CELL - start) // STRIDE) * STRIDE
+    return slice(start, min(stop, np.size(lines)))

@@ -42,6 +42,8 @@ class Detector(Protocol):
 
     canvas: int
     """Longer side, in pixels, above which an image is shrunk before detection: more is not looked at."""
+    at_a_time: int
+    """How many images it is best given at once: more than one where that is faster."""
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of a batch.

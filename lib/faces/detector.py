@@ -7,6 +7,7 @@ from typing import Literal
 
 from lib.errors import UserError
 from lib.faces.detections import Detector
+from lib.placement import CPU_WORKER_GIB
 
 Kind = Literal["mtcnn", "deepface", "yunet", "none"]
 
@@ -45,6 +46,11 @@ class DetectorSpec:
             raise UserError(
                 f"cannot read the detector's weights {self.weights!r}: {error.strerror}"
             ) from None
+
+    @property
+    def worker_gib(self) -> float:
+        """Memory of a worker, in GiB besides the weights of its models, with the largest pictures."""
+        return 2 if self.kind == "deepface" else CPU_WORKER_GIB
 
     def load(self, threads: int) -> Detector | None:
         """Load the detector, with `threads` for its computations; None for "none"."""

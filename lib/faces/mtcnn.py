@@ -14,9 +14,9 @@ what is found in an image does not depend on the others. The graphs are not comp
 CPU that was measured to be slower, by a quarter (ONet) to four fifths (PNet).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import distribution
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import joblib
@@ -36,7 +36,7 @@ CELL = 12  # pixels: the side of what PNet sees of one place
 STRIDE = 2  # pixels between the places that PNet looks at
 PYRAMID = 0.709  # side of a level relative to the one before: about half the area
 _GREY = 127.5  # the pixel value that is 0 to the networks
-_MOST = 2000  # boxes that are compared with each other at once; bounds the memory that noise takes
+_COMPARED = 500  # boxes that are compared with all others at once: bounds the memory
 
 
 class Mtcnn:
@@ -66,7 +66,11 @@ class Mtcnn:
         if not CELL <= min_face_size <= canvas:
             raise ValueError(f"min_face_size is {min_face_size}, not in {CELL}..{canvas} pixels")
         self.canvas = self._longest = canvas
+        self.at_a_time = 16  # enough to fill the graphs, and few enough to hold decoded
         self.min_face_size = min_face_size
+        self._most = (
+            2000  # boxes that are compared with each other: bounds the time that noise takes
+        )
         self._least = [float(np.log(p / (1 - p))) for p in thresholds]  # as logits
         side = _round_up(canvas * CELL // min_face_size, STRIDE)
         self._page = (side, 2 * side)
@@ -83,27 +87,28 @@ class Mtcnn:
 
     def _propose(self, images: list[Image]) -> list[Floats]:
         """PNet's boxes (n, 4) for each image: squares, given by two corners x, y, x, y."""
-        pyramids = [self._pyramid(image) for image in images]
-        seen = iter(self._look([level for pyramid in pyramids for level, _ in pyramid]))
         proposed = []
-        for pyramid in pyramids:
+        for levels in self._see(images):
             boxes, scores = np.zeros((0, 4)), np.zeros(0)
-            for _, scale in pyramid:
-                found, found_scores = self._windows(next(seen))
-                boxes = np.concatenate([boxes, found / scale])
+            for level in levels:
+                found, found_scores = self._windows(level)
+                boxes = np.concatenate([boxes, found / level.scale])
                 scores = np.concatenate([scores, found_scores])
-            proposed.append(_square(boxes[_suppress(boxes, scores, 0.7)]))
+            proposed.append(_square(boxes[self._suppress(boxes, scores, 0.7)]))
         return proposed
 
     def _graph_of_pnet(self, pnet: Network) -> Any:
         return graph(pnet, (1, *self._page, 3))
 
-    def _pyramid(self, image: Image) -> list[tuple[Pixels, float]]:
-        """The image at ever smaller scales, as long as PNet sees something, with the scales."""
-        return _pyramid(image, CELL / self.min_face_size)
+    def _see(self, images: list[Image]) -> Iterator[Iterable["Level"]]:
+        """Of each image what PNet sees of its levels."""
+        pyramids = [_pyramid(image, CELL / self.min_face_size) for image in images]
+        seen = self._look([level for pyramid in pyramids for level, _ in pyramid])
+        for pyramid in pyramids:
+            yield [Level(next(seen), scale) for _, scale in pyramid]
 
     def _look(self, levels: Sequence[Pixels]) -> Iterator[Floats]:
-        """What PNet sees of each level, (rows, columns, 5), from packed pages."""
+        """What PNet sees of each level, from packed pages."""
         count, corners = _pack(levels, self._page)
         page = np.zeros((1, *self._page, 3), np.float32)  # one for all: it stays in the cache
         maps = []
@@ -115,16 +120,21 @@ class Mtcnn:
         for level, corner in zip(levels, corners, strict=True):
             yield _cut(maps, corner, level)
 
-    def _windows(self, seen: Floats) -> tuple[Floats, Floats]:
+    def _windows(self, level: "Level") -> tuple[Floats, Floats]:
         """Boxes (n, 4) in pixels of a level, and scores (n,), out of what PNet saw there."""
-        rows, columns = np.nonzero(seen[..., 4] > self._least[0])
-        seen = seen[rows, columns]
-        places = STRIDE * np.stack([columns, rows], axis=1)
+        rows, columns = np.nonzero(level.seen[..., 4] > self._least[0])
+        seen = level.seen[rows, columns]
+        places = STRIDE * np.stack([columns + level.left, rows + level.top], axis=1)
         # From the first pixel to the last, counted from 1, as the weights were trained.
         boxes = np.concatenate([places + 1, places + CELL], axis=1) + (CELL - 1) * seen[:, :4]
         scores = self._rank(seen[:, 4])
-        best = _suppress(boxes, scores, 0.5)
+        best = self._suppress(boxes, scores, 0.5)
         return boxes[best], scores[best]
+
+    def _suppress(
+        self, boxes: Floats, scores: Floats, threshold: float, of_smaller: bool = False
+    ) -> NDArray[np.intp]:
+        return suppress(boxes, scores, threshold, self._most, of_smaller)
 
     def _rank(self, logits: Floats) -> Floats:
         """What decides which of two boxes stays, the higher one."""
@@ -136,7 +146,7 @@ class Mtcnn:
         for boxes, seen in zip(proposed, self._rnet(images, proposed), strict=True):
             passed = seen[:, 4] > self._least[1]
             boxes, seen = _adjust(boxes[passed], seen[passed]), seen[passed]
-            refined.append(_square(boxes[_suppress(boxes, self._rank(seen[:, 4]), 0.7)]))
+            refined.append(_square(boxes[self._suppress(boxes, self._rank(seen[:, 4]), 0.7)]))
         return refined
 
     def _finish(
@@ -150,7 +160,7 @@ class Mtcnn:
             boxes, seen = boxes[passed], seen[passed]
             landmarks = _landmarks(boxes, seen)
             boxes = _adjust(boxes, seen)
-            best = _suppress(boxes, self._rank(seen[:, 4]), 0.7, of_smaller=True)
+            best = self._suppress(boxes, self._rank(seen[:, 4]), 0.7, of_smaller=True)
             ratio = _ratio(image, small)
             faces.append(
                 _inside(
@@ -161,6 +171,22 @@ class Mtcnn:
                 )
             )
         return faces
+
+
+class Level(NamedTuple):
+    """What PNet sees of an image at one scale.
+
+    Attributes:
+        seen: (rows, columns, 5), for each place that it looked at.
+        scale: of the level: its side relative to the image's.
+        top: number of the first row of places.
+        left: number of the first column of places.
+    """
+
+    seen: Floats
+    scale: float
+    top: int = 0
+    left: int = 0
 
 
 class _Judge:
@@ -352,8 +378,8 @@ def _crop(image: Image, boxes: Floats, side: int) -> NDArray[np.float32]:
 # Boxes: arrays (n, 4) of the upper left and the lower right corner, x, y, x, y.
 
 
-def _suppress(
-    boxes: Floats, scores: Floats, threshold: float, of_smaller: bool = False
+def suppress(
+    boxes: Floats, scores: Floats, threshold: float, most: int, of_smaller: bool = False
 ) -> NDArray[np.intp]:
     """Which boxes to keep, best first: those that no box of a better score overlaps.
 
@@ -363,16 +389,24 @@ def _suppress(
         boxes: (n, 4).
         scores: (n,).
         threshold: the overlap that is still allowed, 0..1.
+        most: how many are looked at, best first.
         of_smaller: measure the intersection against the smaller of two boxes, not their union.
     """
-    order = np.argsort(scores)[::-1][:_MOST]
+    order = np.argsort(scores)[::-1][:most]
     x1, y1, x2, y2 = boxes[order].astype(np.float32).T
     area = (x2 - x1) * (y2 - y1)
-    width = np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1)
-    height = np.minimum.outer(y2, y2) - np.maximum.outer(y1, y1)
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    whole = np.minimum.outer(area, area) if of_smaller else np.add.outer(area, area) - shared
-    return order[~np.triu(shared > threshold * whole, k=1).any(axis=0)]
+    dropped = np.zeros(len(order), bool)
+    for start in range(0, len(order), _COMPARED):
+        some, rest = slice(start, start + _COMPARED), slice(start, None)
+        width = np.minimum.outer(x2[some], x2[rest]) - np.maximum.outer(x1[some], x1[rest])
+        height = np.minimum.outer(y2[some], y2[rest]) - np.maximum.outer(y1[some], y1[rest])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        if of_smaller:
+            whole = np.minimum.outer(area[some], area[rest])
+        else:
+            whole = np.add.outer(area[some], area[rest]) - shared
+        dropped[rest] |= np.triu(shared > threshold * whole, k=1).any(axis=0)
+    return order[~dropped]
 
 
 def _size(boxes: Floats) -> Floats:

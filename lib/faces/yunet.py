@@ -33,6 +33,7 @@ class Yunet:
 
     def __init__(self, weights: Path | str, canvas: int = 640, threshold: float = 0.6) -> None:
         self.canvas = canvas
+        self.at_a_time = 1
         if not Path(weights).is_file():
             raise UserError(
                 f"no YuNet weights at {str(weights)!r}: give the path of its .onnx file"

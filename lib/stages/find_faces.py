@@ -24,9 +24,6 @@ from lib.images import ImageError, Limits, Picture, decode
 from lib.schema import NO_FACE, OK
 from lib.stages.stage import Stopwatch
 
-DECODED_AT_A_TIME = 16
-"""Enough images to fill the detector's graphs, and few enough to hold decoded."""
-
 FOUND = pa.schema(
     [
         ("status", pa.string()),
@@ -77,8 +74,9 @@ class FindFaces:
         """Find the faces of all images of the batch."""
         images = batch.select(["data", "status", "error"]).to_pylist()
         found: list[dict[str, Any]] = []
-        for start in range(0, len(images), DECODED_AT_A_TIME):
-            found += self._find(images[start : start + DECODED_AT_A_TIME])
+        step = self._detector.at_a_time if self._detector else 1
+        for start in range(0, len(images), step):
+            found += self._find(images[start : start + step])
         columns = pa.Table.from_pylist(found, schema=FOUND)
         batch = batch.drop_columns(["data", "status", "error"])
         for name in FOUND.names:

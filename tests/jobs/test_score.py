@@ -190,6 +190,24 @@ def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Pat
     assert peaks["nasty"] - peaks["demo"] < 2 * GIB
 
 
+def test_as_deepface_in_half_precision(head: RayHead, model: Path, tmp_path: Path) -> None:
+    """The same statuses as by default; a box that reaches beyond its picture is a face like others."""
+    make_demo(str(tmp_path / "demo"))
+    with Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")) as image:
+        image.crop((200, 0, image.width, image.height)).save(tmp_path / "demo" / "cut.png")
+    status, text = run_job(
+        head.environment, tmp_path / "log", SCORE, "--images", tmp_path / "demo",
+        "--output", tmp_path / "out", "--model", model, "--faces.actors", 1,
+        "--detector", "deepface", "--precision", "bfloat16",
+    )  # fmt: skip
+    assert status == 0, text
+    found = labels(tmp_path / "out")
+    found.index = [local_path(uri).name for uri in found["uri"]]
+    assert found["status"].to_dict() == {**EXPECTED, "cut.png": "ok"}
+    assert found["age"].notna().tolist() == (found["status"] == "ok").tolist()
+    assert found["box"]["cut.png"]["x"] < 0
+
+
 @pytest.mark.data
 def test_photographs(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
     """The embedded model on real photographs: a face in each, and whose looks nearly always right."""
@@ -203,7 +221,7 @@ def test_photographs(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
     assert_boxes_are_inside(found)
     looks_male = found["uri"].map(lambda uri: Path(uri).stem in LOOKS_MALE)
     right = (found["gender"] == "male") == looks_male
-    assert right.sum() >= 36, found["uri"][~right].tolist()
+    assert right.sum() >= 38, found["uri"][~right].tolist()
 
 
 def assert_boxes_are_inside(found: pd.DataFrame) -> None:

@@ -15,6 +15,8 @@ from lib.placement import (
     place,
 )
 
+LAYOUTS: dict[Layout, int] = {"fused": 2, "separate": 3}
+"""How many pools there are with GPUs."""
 SIZES = {FACES: Size(), AGE: Size(), GENDER: Size()}
 
 
@@ -117,6 +119,17 @@ def test_large_models_share_the_memory_of_cpus(gib: int | None, actors: int) -> 
     (pool,) = place("auto", True, Cluster(16, 0, memory=memory), SIZES, weights=2**30)
     assert pool.actors == actors
     assert pool.actors * pool.cpus == pytest.approx(16 * 0.8)
+
+
+def test_dear_finders_share_the_memory() -> None:
+    cluster = Cluster(16, 2, memory=10 * 2.0**30)
+    for gib, finders in ((1, 10), (2, 5)):
+        for layout, pools in LAYOUTS.items():
+            faces, *models = place(layout, True, cluster, SIZES, finder_gib=gib)
+            assert faces.actors == finders
+            assert len(models) == pools - 1
+    (pool,) = place("auto", True, Cluster(16, 0, memory=10 * 2.0**30), SIZES, finder_gib=2)
+    assert pool.actors == 5
 
 
 def test_as_many_finders_as_feed_the_models() -> None:

@@ -123,7 +123,7 @@ def test_a_model_of_one_task_leaves_the_other_null(
 class FixedDetector:
     """Says that the face is where it was told."""
 
-    canvas = 64
+    canvas, at_a_time = 64, 1
 
     def __init__(self, box: Sequence[float]) -> None:
         self.box = np.array([box], np.float32)
