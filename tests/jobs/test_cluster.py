@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from lib.demo import EXPECTED, make_demo
 from lib.faces.detector import DetectorSpec
 from lib.images import Limits
 from lib.labels import LabelCounts
@@ -26,6 +27,7 @@ from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
 from lib.stages.predict import Predict
 from lib.stages.stage import Chain
+from lib.storage import folder
 from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
 from tests.hosts import Host, hosts
@@ -33,6 +35,7 @@ from tests.jobs.test_train import BATCH as TRAIN_BATCH
 from tests.jobs.test_train import STEPS, history
 from tests.made_faces import make_faces
 from tests.ray_head import Job, Machine, RayHead, ray_head, wait_until
+from tests.s3_server import ENVIRONMENT, S3Server
 
 long_on_two_cores = pytest.mark.skipif(
     (os.cpu_count() or 1) < 4, reason="with fewer than four cores it takes minutes"
@@ -113,19 +116,13 @@ def rows(output: Path) -> int:
     return LabelCounts(output / "labels").update().total()
 
 
-def client(head: RayHead) -> JobSubmissionClient:
-    token = head.environment["RAY_AUTH_TOKEN"]
-    return JobSubmissionClient(head.dashboard, headers={"Authorization": f"Bearer {token}"})
-
-
-def submitted(head: RayHead, images: Path, output: Path, *more: object) -> tuple[JobStatus, str]:
-    """Submit what ray_job.yaml submits, on local folders, and follow its log to the end."""
+def submitted(head: RayHead, *more: object) -> tuple[JobStatus, str]:
+    """Submit what ray_job.yaml submits, and follow its log to the end."""
     spec = load(RAY_JOBS[0])["spec"]
-    entrypoint = spec["entrypoint"].replace("s3://my-bucket/images", str(images))
-    entrypoint = entrypoint.replace("s3://my-bucket/labels", str(output))
-    jobs = client(head)
+    token = head.environment["RAY_AUTH_TOKEN"]
+    jobs = JobSubmissionClient(head.dashboard, headers={"Authorization": f"Bearer {token}"})
     job = jobs.submit_job(
-        entrypoint=f"{entrypoint} {shlex.join(map(str, more))}",
+        entrypoint=f"{spec['entrypoint']} {shlex.join(map(str, more))}",
         # On the cluster, the code is in the image.
         runtime_env={**yaml.safe_load(spec["runtimeEnvYAML"]), "working_dir": str(PROJECT)},
     )
@@ -138,18 +135,27 @@ def submitted(head: RayHead, images: Path, output: Path, *more: object) -> tuple
     return jobs.get_job_status(job), log
 
 
-def test_the_job_of_kubernetes_submitted_here(
-    machines: Machines, bundle: Bundle, images: Path, tmp_path: Path
-) -> None:
-    small = ("--model", bundle.folder, "--detector", "none", "--limit", 100, "--age.actors", 1)
-    output = tmp_path / "out"
-    status, log = submitted(machines.head, images, output, *small, "--faces.actors", 1)
-    assert status == JobStatus.SUCCEEDED, log
-    assert "100 of 100 images (100%)" in log
-    assert rows(output) == 100
-    status, log = submitted(machines.head, images, output, "--max-error-rate", 2)
-    assert status == JobStatus.FAILED
-    assert "error: --max-error-rate must be in 0..1, not 2.0" in log
+def test_the_job_of_kubernetes_submitted_here(s3: S3Server, tmp_path: Path) -> None:
+    """Word for word, buckets included: only the server of these is another, as for other stores."""
+    make_demo(str(tmp_path))
+    s3.bucket("my-bucket")
+    for file in tmp_path.iterdir():
+        s3.put(f"s3://my-bucket/images/{file.name}", file.read_bytes())
+    store = {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3.endpoint, "AWS_REGION": "us-east-1"}
+    with ray_head(cpus=4, more=store, options=["--num-gpus=1"]) as head:
+        status, log = submitted(head)
+        assert status == JobStatus.SUCCEEDED, log
+        assert f"{len(EXPECTED)} of {len(EXPECTED)} images (100%)" in log
+        output = folder("s3://my-bucket/labels", s3.options)
+        found = pa.concat_tables(
+            [(output / "labels").read_table(name) for name in (output / "labels").files()]
+        )
+        names = [uri.removeprefix("s3://my-bucket/images/") for uri in found["uri"].to_pylist()]
+        assert dict(zip(names, found["status"].to_pylist(), strict=True)) == EXPECTED
+        assert len(names) == len(EXPECTED)
+        status, log = submitted(head, "--max-error-rate", 2)
+        assert status == JobStatus.FAILED
+        assert "error: --max-error-rate must be in 0..1, not 2.0" in log
 
 
 @long_on_two_cores
