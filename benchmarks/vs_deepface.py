@@ -5,10 +5,11 @@
 Both analyse the same photographs with the same weight files (of the published layout, with random
 weights) and MTCNN, age and gender, in one process on the same cores: first whole photographs, with our
 default detector and with the one that frames pictures as the package does, then the faces cut out of
-them, with the detector left out. The package runs in an environment of its own, made
-at the first time (some gigabytes; it needs a package index). What is measured of it stands between two
-runs of ours, which count with their mean, because machines drift; first pictures, on which everything
-is loaded, do not count. The package gives ages as whole numbers; their fractions are read off its model.
+them, with the detector left out, in float32 as the package does, and in bfloat16. The package runs in
+an environment of its own, made at the first time (some gigabytes; it needs a package index). What is
+measured of it, some ten minutes, stands between two runs of ours, which count with their mean, because
+machines drift; first pictures, on which everything is loaded, do not count. The package gives ages as
+whole numbers; their fractions are read off its model.
 """
 
 import json
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from lib.archive import SUFFIXES
 from lib.faces.detector import DetectorSpec, Kind
 from lib.images import Limits
-from lib.models.bundle import Bundle, read_bundle
+from lib.models.bundle import Bundle, Precision, read_bundle
 from lib.stages.fetch import Fetch
 from lib.stages.find_faces import FindFaces
 from lib.stages.label import Label
@@ -104,6 +105,17 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How ours works: options of jobs.score."""
+
+    detector: Kind
+    precision: Precision = "float32"
+
+    def __str__(self) -> str:
+        return f"--detector {self.detector} --precision {self.precision}"
+
+
+@dataclass(frozen=True)
 class Face:
     """A face as one of both sees it: box x, y, width, height in pixels."""
 
@@ -132,36 +144,37 @@ def main() -> None:
         crops = apart(cut_faces, photos, work / "crops")
         bundle = apart(make_bundle, crops, work)
         print(f"{CORES} cores, load before {os.getloadavg()[0]:.1f}")
-        both: tuple[Kind, ...] = ("mtcnn", "deepface")
-        compare("photographs, MTCNN in both", photos, both, "mtcnn", bundle, python, work)
-        compare("faces, no detector", crops, ("none",), "skip", bundle, python, work)
+        found = Way("mtcnn"), Way("deepface")
+        compare("photographs, MTCNN in both", photos, found, "mtcnn", bundle, python, work)
+        given = Way("none"), Way("none", "bfloat16")
+        compare("faces, no detector", crops, given, "skip", bundle, python, work)
 
 
 def compare(
     name: str,
     pictures: list[Path],
-    detectors: Sequence[Kind],
+    ways: Sequence[Way],
     theirs: str,
     bundle: Path,
     python: Path,
     work: Path,
 ) -> None:
     """Measure both and say how they agree."""
-    before = {kind: apart(analyse, pictures, kind, bundle) for kind in detectors}
+    before = {way: apart(analyse, pictures, way, bundle) for way in ways}
     package = run_package(pictures, theirs, python, work)
-    after = {kind: apart(analyse, pictures, kind, bundle) for kind in detectors}
+    after = {way: apart(analyse, pictures, way, bundle) for way in ways}
     print(f"\n{name}: {len(pictures)} pictures")
     report("the package", package, len(pictures))
-    for kind in detectors:
-        clock = (before[kind].clock + after[kind].clock) / 2
-        cpu = (before[kind].cpu + after[kind].cpu) / 2
-        ours = Analysis(clock, cpu, before[kind].faces)
+    for way in ways:
+        clock = (before[way].clock + after[way].clock) / 2
+        cpu = (before[way].cpu + after[way].cpu) / 2
+        ours = Analysis(clock, cpu, before[way].faces)
         print()
-        report(f"ours, --detector {kind}", ours, len(pictures))
+        report(f"ours, {way}", ours, len(pictures))
         print(
             f"ratio: {package.clock / clock:.2f} by the clock, {package.cpu / cpu:.2f} on the CPUs"
         )
-        print(agreement(ours.faces, package.faces, whole=kind == "none"))
+        print(agreement(ours.faces, package.faces, whole=way.detector == "none"))
 
 
 def report(who: str, analysis: Analysis, pictures: int) -> None:
@@ -215,9 +228,9 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return shared / (float(a[2:].prod() + b[2:].prod()) - shared)
 
 
-def analyse(pictures: list[Path], detector: Kind, folder: Path) -> Analysis:
+def analyse(pictures: list[Path], way: Way, folder: Path) -> Analysis:
     """What the stages of the scoring job say, in this process."""
-    chain = chain_of(read_bundle(folder), detector)
+    chain = chain_of(read_bundle(folder), way)
     table = pa.table({"id": range(len(pictures)), "uri": [str(path) for path in pictures]})
     chain(table.slice(0, 1))
     clock, cpu = time.perf_counter(), time.process_time()
@@ -230,13 +243,13 @@ def analyse(pictures: list[Path], detector: Kind, folder: Path) -> Analysis:
     return Analysis(clock, cpu, [[face_of(face) for face in row["faces"]] for row in rows])
 
 
-def chain_of(bundle: Bundle, detector: Kind) -> Chain:
+def chain_of(bundle: Bundle, way: Way) -> Chain:
     """The stages of one worker of the job."""
     return Chain(
         [
             Fetch(Limits.max_bytes),
-            FindFaces(DetectorSpec(detector), bundle.crop, Limits(), CORES),
-            Predict(bundle, ("age", "gender"), CORES),
+            FindFaces(DetectorSpec(way.detector), bundle.crop, Limits(), CORES),
+            Predict(bundle, ("age", "gender"), CORES, way.precision),
             Label(bundle),
         ]
     )

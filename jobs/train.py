@@ -38,7 +38,7 @@ log = logging.getLogger("train")
 PROGRAM = "python -m jobs.train"
 INTERRUPTED = 130
 HOW_TO_GO_ON = "the same command goes on where it was"
-OWNED = ("bundle", "checkpoints", "metrics.jsonl", "plots")
+OWNED = ("best", "bundle", "checkpoints", "metrics.jsonl", "plots")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -63,7 +63,7 @@ class Options:
         grows_to: What the cluster's autoscaler may start, where it has one.
         checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
         pictures_after: Draw the class separation after these epochs, and after the last one.
-        keep: How many checkpoints to keep besides the best one.
+        keep: How many checkpoints to keep, the last ones; the best weights are kept besides.
         max_failures: How often lost workers are replaced before the run gives up.
         recipe: How to train.
     """
@@ -191,11 +191,10 @@ def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
         with History(output, options.recipe.epochs) as history:
             return training.run(
                 plan=training.Plan(
-                    data, options.backbone,
+                    data, output, options.backbone,
                     options.weights and options.weights.resolve(), recipe_of(options),
                     options.checkpoint_steps, options.pictures_after, options.workers,
                 ),
-                output=output,
                 least_workers=options.min_workers,
                 cpus=cpus,
                 use_gpu=options.use_gpu,

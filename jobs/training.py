@@ -7,9 +7,11 @@ import logging
 import math
 import os
 import signal
+import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
@@ -28,17 +30,16 @@ from lib.errors import UserError, reason_of
 from lib.models.backbones import BACKBONES
 from lib.placement import Cluster
 from lib.storage import Folder
+from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
 
 log = logging.getLogger("train")
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BEST = "checkpoints", "best"
 LEFT_FREE = 0.1
 """CPUs of the cluster that no worker gets: what runs beside them must find room."""
 TELL_EVERY_SECONDS = 1.0
-NEVER_BEST = 1e9
-"""Above every error that there can be."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Plan:
 
     Attributes:
         data: folder of labelled faces.
+        output: folder of the run.
         backbone: the trunk.
         weights: file for it.
         recipe: how to train, with nothing left to the backbone.
@@ -56,6 +58,7 @@ class Plan:
     """
 
     data: Folder
+    output: Folder
     backbone: Backbone
     weights: Path | None
     recipe: Recipe
@@ -114,7 +117,6 @@ def cpus_of_each(
 
 def run(
     plan: Plan,
-    output: Folder,
     least_workers: int | None,
     cpus: float,
     use_gpu: bool,
@@ -125,7 +127,7 @@ def run(
     """Train until the last epoch, from the last checkpoint if there is one.
 
     Returns:
-        The checkpoint with the lowest validation error.
+        The weights of the epoch with the lowest validation error.
 
     Raises:
         UserError: a worker said why it cannot go on.
@@ -143,20 +145,19 @@ def run(
         ),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=output.path,
-            storage_filesystem=output.filesystem,
+            storage_path=plan.output.path,
+            storage_filesystem=plan.output.filesystem,
             failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=keep + 1,
-                checkpoint_score_attribute="val_error",
-                checkpoint_score_order="min",
-            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=keep),
         ),
     )
     interrupt = signal.getsignal(signal.SIGINT)
-    with _Reader(journal, history):
+    with _Reader(journal, history), _signals() as arrived:
         try:
-            result = trainer.fit()
+            trainer.fit()
+            # Of a run that is just over, Ray Train forgets it.
+            if signal.SIGINT in arrived():
+                raise KeyboardInterrupt
         except Exception:
             if reason := ray.get(journal.reason.remote()):
                 raise UserError(reason) from None
@@ -165,11 +166,30 @@ def run(
             raise KeyboardInterrupt from None
         finally:
             signal.signal(signal.SIGINT, interrupt)  # Ray Train has taken it for itself
-    errors = [(metrics["val_error"], kept) for kept, metrics in result.best_checkpoints or []]
-    finite = [pair for pair in errors if math.isfinite(pair[0])]
-    if not finite:
+    best = plan.output / BEST
+    if not best.holds(FACTS):
         raise UserError("the training diverged: it has no finite error; lower --learning-rate")
-    return min(finite, key=lambda pair: pair[0])[1]
+    return Checkpoint(best.path, best.filesystem)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bytes]]:
+    """Watch for signals, whoever handles them; gives the numbers of those that have arrived."""
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+
+        def arrived() -> bytes:
+            with suppress(BlockingIOError):
+                return here.recv(4096)
+            return b""
+
+        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        try:
+            yield arrived
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -190,7 +210,6 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
     import tensorflow as tf
 
     from lib.labelled_faces import LabelledFaces
-    from lib.training.checkpoint import Position, read_checkpoint
     from lib.training.faces import decode_faces, open_faces, read_labels
     from lib.training.loop import Trainer
     from lib.training.networks import build_networks
@@ -252,7 +271,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
             plan.checkpoint_steps
             and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
         ):
-            _report(trainer, now, rank, recipe.small_epochs)
+            _report(trainer, now, rank)
 
     tell()
     while position.epoch < recipe.epochs and not _stale(position.history, recipe):
@@ -275,26 +294,38 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
         drawn = "age" in recipe.tasks and (last or position.epoch in plan.pictures_after)
         if journal is not None and drawn:
             ray.get(journal.show.remote(position.epoch, trainer.distributions))
-        _report(trainer, position, rank, recipe.small_epochs)
+        if rank == 0 and _is_best(position.history, recipe):
+            _keep(trainer, position, plan.output / BEST)
+        _report(trainer, position, rank)
         tell(rate)
 
 
-def _report(trainer: Any, position: Any, rank: int, small_epochs: int) -> None:
+def _report(trainer: Any, position: Any, rank: int) -> None:
     """Write a checkpoint; every worker reports, and the first one's state is that of all."""
-    from lib.training.checkpoint import write_checkpoint
-
     position = replace(position, losses=trainer.global_losses(position.losses))
-    last = position.history[-1] if position.history else {}
-    # In an epoch, or on small crops, the weights have no score that counts: never the best.
-    whole = position.step == 0 and position.epoch > small_epochs
-    metrics = last if whole else {**last, "val_error": NEVER_BEST}
     arrays = trainer.arrays() if rank == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         if arrays is not None:
             write_checkpoint(Path(folder), arrays, position)
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+            ray.train.report({}, checkpoint=Checkpoint.from_directory(folder))
         else:
-            ray.train.report(metrics, checkpoint=None)
+            ray.train.report({}, checkpoint=None)
+
+
+def _keep(trainer: Any, position: Any, best: Folder) -> None:
+    """Write the averaged weights, in place of those of the epoch that was the best before."""
+    from lib.training.loop import AVERAGED
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder), {AVERAGED: trainer.averaged()}, position)
+        best.upload(Path(folder), last=FACTS)
+
+
+def _is_best(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether the last epoch has the lowest validation error of those at the full size."""
+    errors = [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+    *before, last = errors or [math.nan]
+    return math.isfinite(last) and not any(error <= last for error in before)
 
 
 def _stale(history: list[dict[str, Any]], recipe: Recipe) -> bool:

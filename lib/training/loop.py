@@ -141,7 +141,7 @@ class Trainer:
             self._validation.genders[mine],
         )
         kept = [v.numpy() for v in self.networks.variables]
-        _assign(self.networks.variables, self._averaged())
+        _assign(self.networks.variables, self.averaged())
         age, gender = self.predict(faces, size)
         _assign(self.networks.variables, kept)
         metrics = self._sum(tf.constant(validation_sums(age, gender, faces, self._recipe))).numpy()
@@ -176,7 +176,7 @@ class Trainer:
     def arrays(self) -> dict[str, list[NDArray[Any]]]:
         """All that the next step depends on, besides the position."""
         state = {name: [v.numpy() for v in group] for name, group in self._variables().items()}
-        return {**state, AVERAGED: self._averaged()}
+        return {**state, AVERAGED: self.averaged()}
 
     def restore(self, arrays: dict[str, list[NDArray[Any]]]) -> None:
         """Take up a state of `arrays`."""
@@ -186,7 +186,7 @@ class Trainer:
             if id(variable) in self._averages:
                 self._averages[id(variable)].assign(value)
 
-    def _averaged(self) -> list[NDArray[Any]]:
+    def averaged(self) -> list[NDArray[Any]]:
         """The networks' variables, averaged where they are."""
         return [self._averages.get(id(v), v).numpy() for v in self.networks.variables]
 

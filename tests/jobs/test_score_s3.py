@@ -264,7 +264,7 @@ def test_killed_wherever_it_hurts(
         proxy.rule = rule
         with Job(head.environment, log, *command) as job:
             wait_until(lambda: proxy.hanging.is_set() or job.process.poll() is not None, 120)
-            assert job.process.poll() is None, job.output
+            assert job.process.poll() is None, job.output + head.driver_log()
             job.process.kill()
             job.process.wait()
         wait_until(lambda: not head.workers(), 60)

@@ -77,6 +77,7 @@ def test_the_bundle_is_complete(undisturbed: Path) -> None:
     assert column(undisturbed, "step") == [STEPS * n for n in range(1, EPOCHS + 1)]
     assert set(column(undisturbed, "val_faces")) == {27}
     assert list((undisturbed / "tensorboard").iterdir())
+    assert len(list((undisturbed / "checkpoints").glob("checkpoint_2*"))) == 2  # --keep
     assert {file.name for file in (undisturbed / "plots").iterdir()} == {
         f"class_separation-{epoch:03}.{ending}"
         for epoch in (2, EPOCHS)

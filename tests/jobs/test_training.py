@@ -1,11 +1,13 @@
 """What Ray Train is told, and what is made of its answers."""
 
+import math
+import signal
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from jobs.training import _stale, cpus_of_each
+from jobs.training import _is_best, _signals, _stale, cpus_of_each
 from lib.errors import UserError
 from lib.placement import Cluster, Growth
 from lib.training.recipe import Recipe
@@ -65,3 +67,30 @@ def test_only_epochs_at_the_full_size_count_for_patience() -> None:
     assert not _stale(history(5, 6, 7, 8), recipe)
     assert not _stale(history(1, 1, 7, 8, 6), recipe)
     assert _stale(history(9, 9, 7, 8, 8), recipe)
+
+
+def test_the_best_epoch_is_one_at_the_full_size_with_an_error() -> None:
+    recipe = replace(Recipe(), small_size=32, small_epochs=1)
+
+    def is_best(*errors: float) -> bool:
+        return _is_best([{"val_error": error} for error in errors], recipe)
+
+    assert not is_best(5)
+    assert is_best(5, 6)
+    assert is_best(5, 7, 6)
+    assert not is_best(5, 6, 6)
+    assert not is_best(5, 6, math.nan)
+    assert is_best(5, math.nan, 6)
+    assert not is_best(5, math.inf)
+
+
+def test_a_signal_that_others_handle_is_seen() -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with _signals() as arrived:
+            assert arrived() == b""
+            signal.raise_signal(signal.SIGINT)
+            assert signal.SIGINT in arrived()
+            assert arrived() == b""
+    finally:
+        signal.signal(signal.SIGINT, before)
