@@ -62,7 +62,9 @@ class RayHead:
 
     def driver_log(self) -> str:
         """What Ray's native code last said in a job's own process, which may have been ended by it."""
-        logs = Path(self.environment["RAY_TMPDIR"]).rglob("session_2*/logs/python-core-driver-*.log")
+        logs = Path(self.environment["RAY_TMPDIR"]).rglob(
+            "session_2*/logs/python-core-driver-*.log"
+        )
         newest = max(logs, key=lambda log: log.stat().st_mtime, default=None)
         return "" if newest is None else "\n".join(newest.read_text().splitlines()[-20:])
 
