@@ -23,6 +23,9 @@ import ray.train
 import ray.train.collective
 from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+# Before Ray Train's import of TensorFlow, which takes longer.
+from lib.models import runtime  # isort: skip
 from ray.train.tensorflow import TensorflowTrainer
 
 from jobs.engine import beside_the_job
@@ -206,7 +209,6 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _train(plan: Plan, journal: Any, threads: int) -> None:
-    from lib.models import runtime  # it quiets TensorFlow; isort: skip
     import tensorflow as tf
 
     from lib.labelled_faces import LabelledFaces
