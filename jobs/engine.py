@@ -13,6 +13,8 @@ from typing import Any
 # Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
 # pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
 os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
+# Ray Data reports to Ray's makers how it is used, by a process of its own that takes seconds to start.
+os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 
 import ray
 import ray.data
