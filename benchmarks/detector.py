@@ -130,8 +130,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
+    from lib.models.runtime import configure  # before what imports TensorFlow; isort: skip
     from lib.faces.mtcnn import Mtcnn
-    from lib.models.runtime import configure
 
     configure(options.threads)
 

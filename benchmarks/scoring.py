@@ -93,6 +93,8 @@ def main() -> None:
 
 def compare(name: str, images: list[Path], detector: Kind, model: Path, work: Path) -> JobRun:
     """Loops, job, loops."""
+    # Else the kernel writes what was just made to the disk, on the very cores that are measured.
+    os.sync()
     before = run_loops(images, detector, model)
     job = run_job(images[0].parent, detector, model, work)
     loops = (before + run_loops(images, detector, model)) / 2
