@@ -51,7 +51,7 @@ class Options:
     Attributes:
         data: Folder faces/ of jobs.prepare, or s3:// prefix of one, with split=train, split=val and
             split=test in it.
-        output: Folder or s3:// prefix for the run: bundle/, checkpoints/, metrics.jsonl, plots/,
+        output: Folder or s3:// prefix for the run: best/, bundle/, checkpoints/, metrics.jsonl, plots/,
             tensorboard/.
         backbone: The trunk.
         weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
@@ -176,7 +176,7 @@ def check_validation(faces: int) -> None:
 
 
 def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
-    """Train on the workers until the last epoch; gives the best checkpoint."""
+    """Train on the workers until the last epoch; gives the best weights."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine
 

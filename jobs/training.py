@@ -325,7 +325,7 @@ def _keep(trainer: Any, position: Any, best: Folder) -> None:
 
 def _is_best(history: list[dict[str, Any]], recipe: Recipe) -> bool:
     """Whether the last epoch has the lowest validation error of those at the full size."""
-    errors = [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+    errors = _errors(history, recipe)
     *before, last = errors or [math.nan]
     return math.isfinite(last) and not any(error <= last for error in before)
 
@@ -333,10 +333,15 @@ def _is_best(history: list[dict[str, Any]], recipe: Recipe) -> bool:
 def _stale(history: list[dict[str, Any]], recipe: Recipe) -> bool:
     """Whether `patience` epochs at the full size have not lowered the validation error."""
     patience = recipe.patience
-    errors = [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+    errors = _errors(history, recipe)
     if not patience or len(errors) <= patience:
         return False
     return min(errors[-patience:]) >= min(errors[:-patience])
+
+
+def _errors(history: list[dict[str, Any]], recipe: Recipe) -> list[float]:
+    """Validation errors of the epochs that count: those at the full size."""
+    return [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
 
 
 def cache_folder() -> Path:

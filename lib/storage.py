@@ -158,8 +158,8 @@ def fetch(
     raise FetchError("download_error", f"{scheme}:// is not supported")
 
 
-def _client(options: S3Options | None) -> s3.S3:
-    return s3.client(options or S3Options())
+def _client(options: S3Options | None, timeout: float = s3.TIMEOUT_SECONDS) -> s3.S3:
+    return s3.client(options or S3Options(), timeout=timeout)
 
 
 def _fetch_local(uri: str, max_bytes: int, start: int, size: int | None) -> Fetched:
@@ -221,12 +221,7 @@ def open_file(
         return local_path(uri).open("rb", buffering=0)
     if scheme == "s3":
         with as_os_errors():
-            return cast(
-                BinaryIO,
-                s3.RangeFile(
-                    s3.client(options or S3Options(), timeout=timeout), *s3.split(uri), timeout
-                ),
-            )
+            return cast(BinaryIO, s3.RangeFile(_client(options, timeout), *s3.split(uri), timeout))
     files, path = filesystem(uri)
     return cast(BinaryIO, files.open_input_file(path))
 

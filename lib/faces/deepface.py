@@ -1,8 +1,8 @@
 """MTCNN as the package `deepface` 0.0.103 runs it: its boxes to the pixel, for several times the work.
 
 That package puts a black frame of half a picture around each picture and has the package `mtcnn` look at
-all of it, at full size, for faces from 20 pixels on. `lib.faces.mtcnn` by itself finds the same faces,
-but other windows propose them, and so their boxes are apart by some hundredths of their sides
+all of it, at full size, for faces from 20 pixels on. `lib.faces.mtcnn` by itself finds nearly the same
+faces, but other windows propose them, and so their boxes are apart by some hundredths of their sides
 (`benchmarks/vs_deepface.py`). What the published models say of a face changes with its box.
 """
 
@@ -30,9 +30,7 @@ from lib.faces.mtcnn import (
     probability,
 )
 
-_CANVAS = (
-    4096  # longer side, in pixels, above which decoding may halve; a frame makes four times of it
-)
+_CANVAS = 4096  # longer side, in pixels, above which decoding may halve: the frame is twice as long
 _PIXELS = 1 << 19  # that are averaged, or looked at by PNet, together: bounds the memory
 _MIN_FACE_SIZE = 20
 

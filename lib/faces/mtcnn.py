@@ -134,7 +134,7 @@ class Mtcnn:
     def _suppress(
         self, boxes: Floats, scores: Floats, threshold: float, of_smaller: bool = False
     ) -> NDArray[np.intp]:
-        return suppress(boxes, scores, threshold, self._most, of_smaller)
+        return _suppress(boxes, scores, threshold, self._most, of_smaller)
 
     def _rank(self, logits: Floats) -> Floats:
         """What decides which of two boxes stays, the higher one."""
@@ -378,7 +378,7 @@ def _crop(image: Image, boxes: Floats, side: int) -> NDArray[np.float32]:
 # Boxes: arrays (n, 4) of the upper left and the lower right corner, x, y, x, y.
 
 
-def suppress(
+def _suppress(
     boxes: Floats, scores: Floats, threshold: float, most: int, of_smaller: bool = False
 ) -> NDArray[np.intp]:
     """Which boxes to keep, best first: those that no box of a better score overlaps.
