@@ -68,6 +68,12 @@ def _efficientnet_lite(size: int) -> "keras.Model":
     return efficientnet_lite0_trunk(size)
 
 
+def _dlib_resnet(size: int) -> "keras.Model":
+    from lib.models.dlib_resnet import dlib_resnet_trunk
+
+    return dlib_resnet_trunk(size)
+
+
 BACKBONES = {
     "compact": Spec(_compact, 80, Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3),
     "vgg-face": Spec(
@@ -79,6 +85,13 @@ BACKBONES = {
         free=("fc6", "fc7"),  # as in the original recipe: all convolutions stay
         frozen_epochs=-1,
         learning_rate=1e-4,
+    ),
+    "dlib-resnet": Spec(
+        _dlib_resnet,
+        128,
+        # What the published weights were trained with.
+        Pixels(mean=(122.782 / 255, 117.001 / 255, 104.298 / 255), std=1.0),
+        learning_rate=5e-4,
     ),
     "efficientnet-lite0": Spec(
         _efficientnet_lite, 96, Pixels(mean=127 / 255, std=128 / 255), learning_rate=1e-3

@@ -8,7 +8,7 @@ import tyro
 from lib.errors import UserError
 from lib.models.bundle import TASKS, Task
 
-Backbone = Literal["compact", "vgg-face", "efficientnet-lite0", "efficientnetv2-b0"]
+Backbone = Literal["compact", "vgg-face", "dlib-resnet", "efficientnet-lite0", "efficientnetv2-b0"]
 Precision = Literal["float32", "bfloat16", "float16"]
 _FLAG = tyro.conf.FlagCreatePairsOff
 
