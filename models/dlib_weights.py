@@ -68,7 +68,9 @@ def read(manifest: Path) -> Weights:
     for of in group["weights"]:
         steps = of.get("quantization", {"dtype": of["dtype"], "scale": 1.0, "min": 0.0})
         values = np.frombuffer(data, steps["dtype"], int(np.prod(of["shape"])), start)
-        weights[of["name"]] = values.reshape(of["shape"]) * np.float32(steps["scale"]) + steps["min"]
+        weights[of["name"]] = (
+            values.reshape(of["shape"]) * np.float32(steps["scale"]) + steps["min"]
+        )
         start += values.nbytes
     assert start == len(data), f"{name!r} is not the file that {str(manifest)!r} describes"
     return weights

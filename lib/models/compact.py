@@ -51,10 +51,8 @@ def _convolution(x: keras.KerasTensor, width: int, stride: int) -> keras.KerasTe
 
 
 def _normalisation(gamma_initializer: str = "ones") -> keras.Layer:
-    """By the statistics of the batch of all workers: however many share it, the loss is the same."""
-    return layers.BatchNormalization(
-        momentum=0.97, gamma_initializer=gamma_initializer, synchronized=True
-    )
+    """Statistics that are quick to follow: an epoch has few batches."""
+    return layers.BatchNormalization(momentum=0.97, gamma_initializer=gamma_initializer)
 
 
 def _squeeze_excite(x: keras.KerasTensor, width: int) -> keras.KerasTensor:

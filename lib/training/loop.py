@@ -9,6 +9,7 @@ does not work under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585)
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -24,6 +25,7 @@ from lib.training.checkpoint import Position
 from lib.training.faces import Faces
 from lib.training.losses import age_loss, age_weights, gender_loss, smoothed_ages
 from lib.training.networks import Networks
+from lib.training.normalisation import shared
 from lib.training.recipe import Recipe
 from lib.training.schedule import cosine, epoch_order
 
@@ -75,7 +77,8 @@ class Trainer:
         keras.utils.set_random_seed(recipe.seed)
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])
         with strategy.scope():
-            self.networks = build()
+            networks = build()
+            self.networks = replace(networks, trunk=shared(networks.trunk))
             self._averages = {
                 id(v): keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica")
                 for v in self.networks.variables
