@@ -48,25 +48,72 @@ class _Shared(keras.layers.BatchNormalization):
         return outputs
 
     def _of_one(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta),
-            epsilon=self.epsilon, is_training=True,
-        )  # fmt: skip
-        count = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
-        return (
-            outputs,
-            mean,
-            variance * (count - 1.0) / count,
-        )  # that of the sample, as in `_of_all`
+        return _by_itself(inputs, self.gamma.value, self.beta.value, self.epsilon)
 
     def _of_all(self, inputs: tf.Tensor, context: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        x = tf.cast(inputs, tf.float32)
-        axes = list(range(x.shape.rank - 1))
-        sums = tf.stack([tf.reduce_sum(x, axes), tf.reduce_sum(tf.square(x), axes)])
-        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-        count = tf.size(x) / tf.size(sums[0]) * context.num_replicas_in_sync
-        mean, squares = tf.unstack(sums / tf.cast(count, tf.float32))
+        return _together(inputs, self.gamma.value, self.beta.value, self.epsilon, context)
+
+
+def _by_itself(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Outputs, and mean and variance of the sample, float32 (channels,)."""
+    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=epsilon, is_training=True
+    )
+    count = _count(x)
+    return outputs, mean, variance * ((count - 1.0) / count)
+
+
+def _together(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, context: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The same over the samples of all workers.
+
+    By fused operations, and with the gradient written out: left to TensorFlow, a step of the trunks here
+    took nearly twice the time on a CPU.
+    """
+    workers = context.num_replicas_in_sync
+
+    def mean_of_all(*values: tf.Tensor) -> list[tf.Tensor]:
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(values))
+        return tf.unstack(total / workers)
+
+    @tf.custom_gradient
+    def normalise(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+        _, mean, variance = _by_itself(x, gamma, beta, epsilon)
+        mean, squares = mean_of_all(mean, variance + tf.square(mean))
         variance = tf.maximum(squares - tf.square(mean), 0.0)
-        factor = self.gamma * tf.math.rsqrt(variance + self.epsilon)
-        outputs = x * factor + (self.beta - mean * factor)
-        return tf.cast(outputs, inputs.dtype), mean, variance
+        deviation = tf.sqrt(variance + epsilon)
+        outputs = _affine(x, gamma / deviation, beta - mean * gamma / deviation)
+
+        def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            d_beta = _sum(dy)
+            d_gamma = (_sum(dy * x) - mean * d_beta) / deviation
+            count = _count(x)
+            shift, slope = mean_of_all(d_beta / count, d_gamma / count)
+            factor = gamma / deviation
+            slope = factor * slope / deviation
+            dx = _affine(dy, factor, mean * slope - factor * shift) - _affine(x, slope, 0.0 * slope)
+            return dx, d_gamma, d_beta
+
+        return (outputs, mean, variance), gradient
+
+    return normalise(x, gamma, beta)
+
+
+def _affine(x: tf.Tensor, factor: tf.Tensor, summand: tf.Tensor) -> tf.Tensor:
+    """Of each channel; an operation that is fused, as the normalisation of a trained network is."""
+    outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
+        x, factor, summand, tf.zeros_like(factor), tf.ones_like(factor), 0.0, is_training=False
+    )
+    return outputs
+
+
+def _sum(x: tf.Tensor) -> tf.Tensor:
+    """Over all axes but the last, float32 (channels,)."""
+    return tf.reduce_sum(tf.cast(x, tf.float32), range(x.shape.rank - 1))
+
+
+def _count(x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.size(x) // x.shape[-1], tf.float32)
