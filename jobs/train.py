@@ -22,7 +22,7 @@ from lib.errors import UserError
 from lib.faces.detector import DetectorSpec
 from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
-from lib.models.bundle import CARD, read_bundle
+from lib.models.bundle import CARD, Bundle, read_bundle
 from lib.placement import Cluster, Growth
 from lib.run_lock import RunLock
 from lib.storage import Folder, failures_in_one_line, folder
@@ -55,6 +55,7 @@ class Options:
             tensorboard/.
         backbone: The trunk.
         weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
+        teachers: Models to learn from, beside the labels: folders or s3:// prefixes of bundles.
         workers: Processes that train together.
         min_workers: Go on with as few as that while lost ones are not replaced, each of them with
             more of the same batch; default: wait for all.
@@ -72,6 +73,7 @@ class Options:
     output: str
     backbone: Backbone = "compact"
     weights: Path | None = None
+    teachers: tuple[str, ...] = ()
     workers: int = 1
     min_workers: int | None = None
     use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -121,13 +123,16 @@ class Options:
                     "change one of these"
                 )
 
-    def fingerprint(self, labels: dict[Split, Labels]) -> dict[str, object]:
+    def fingerprint(
+        self, labels: dict[Split, Labels], teachers: Sequence[Bundle]
+    ) -> dict[str, object]:
         """All that changes the model."""
         weights = self.weights
         return {
             "data": {split: of_split.digest for split, of_split in labels.items()},
             "backbone": self.backbone,
             "weights": weights and hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "teachers": [bundle.digest for bundle in teachers],
             "workers": self.workers,
             "recipe": asdict(self.recipe),
         }
@@ -141,15 +146,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
     check_validation(len(labels["val"]))
+    teachers = read_teachers(options)
     try:
         with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-            run_record.claim(output, options.fingerprint(labels), {}, OWNED)
+            run_record.claim(output, options.fingerprint(labels, teachers), {}, OWNED)
             if (output / "bundle").holds(CARD):
                 log.info("%s is trained already; nothing to do", output)
                 return 0
             log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
-            best = train(options, data, output)
-            make_bundle(options, data, labels, best, output)
+            best = train(options, data, teachers, output)
+            make_bundle(options, data, labels, teachers, best, output)
     except KeyboardInterrupt:
         log.info("stopped; %s", HOW_TO_GO_ON)
         return INTERRUPTED
@@ -175,7 +181,21 @@ def check_validation(faces: int) -> None:
         )
 
 
-def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
+def read_teachers(options: Options) -> list[Bundle]:
+    """Read the cards of the models to learn from."""
+    teachers = [read_bundle(where) for where in options.teachers]
+    for where, teacher in zip(options.teachers, teachers, strict=True):
+        if unknown := set(options.recipe.tasks) - set(teacher.networks):
+            raise UserError(
+                f"--teachers: {where!r} does not tell {' or '.join(sorted(unknown))}; leave it out, or "
+                "limit --tasks"
+            )
+    return teachers
+
+
+def train(
+    options: Options, data: Folder, teachers: Sequence[Bundle], output: Folder
+) -> "Checkpoint":
     """Train on the workers until the last epoch; gives the best weights."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from jobs import engine
@@ -192,8 +212,8 @@ def train(options: Options, data: Folder, output: Folder) -> "Checkpoint":
             return training.run(
                 plan=training.Plan(
                     data, output, options.backbone,
-                    options.weights and options.weights.resolve(), recipe_of(options),
-                    options.checkpoint_steps, options.pictures_after, options.workers,
+                    options.weights and options.weights.resolve(), tuple(teachers),
+                    recipe_of(options), options.checkpoint_steps, options.pictures_after, options.workers,
                 ),
                 least_workers=options.min_workers,
                 cpus=cpus,
@@ -226,10 +246,20 @@ def trained_before(weights: Path | None) -> dict[str, Any] | None:
         return None
 
 
+def learnt_from(teacher: Bundle) -> dict[str, Any]:
+    """What the card says of a model that this one learnt from."""
+    return {
+        "name": teacher.name,
+        "sha256": teacher.digest,
+        "training": teacher.card.get("training"),
+    }
+
+
 def make_bundle(
     options: Options,
     data: Folder,
     labels: dict[Split, Labels],
+    teachers: Sequence[Bundle],
     best: "Checkpoint",
     output: Folder,
 ) -> None:
@@ -256,8 +286,9 @@ def make_bundle(
             "split": "by identity where it is known, else by the sha256 of each picture",
             "backbone": options.backbone,
             "weights": options.weights and options.weights.name,
-            "weights_sha256": options.fingerprint(labels)["weights"],
+            "weights_sha256": options.fingerprint(labels, teachers)["weights"],
             "weights_training": trained_before(options.weights),
+            "teachers": [learnt_from(teacher) for teacher in teachers],
             "workers": options.workers,
             "recipe": asdict(recipe),
         },

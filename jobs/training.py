@@ -31,6 +31,7 @@ from ray.train.tensorflow import TensorflowTrainer
 from jobs.engine import beside_the_job
 from lib.errors import UserError, reason_of
 from lib.models.backbones import BACKBONES
+from lib.models.bundle import Bundle
 from lib.placement import Cluster
 from lib.storage import Folder
 from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
@@ -57,6 +58,7 @@ class Plan:
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
         pictures_after: epochs after which class separation is drawn, besides the last one.
+        teachers: models whose answers are learnt, too.
         workers: processes that train together; while some are lost, the others share their part.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     output: Folder
     backbone: Backbone
     weights: Path | None
+    teachers: tuple[Bundle, ...]
     recipe: Recipe
     checkpoint_steps: int
     pictures_after: tuple[int, ...]
@@ -224,7 +227,9 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
     # Fewer workers share the same batches, so steps and schedules stay what they are.
     recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
     assert recipe.size is not None
-    side = round(recipe.size * 1.2)  # a fifth above the crop, for the zoom
+    teachers = [bundle.here() for bundle in plan.teachers]
+    largest = max(recipe.size, *(bundle.crop.size for bundle in teachers), 0)
+    side = round(largest * 1.2)  # a fifth above the crop, for the zoom
     splits = {}
     for split in ("train", "val"):
         faces = LabelledFaces(plan.data, split)
@@ -243,6 +248,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
             recipe.tasks,
         ),
         recipe, recipe.size, splits["train"], splits["val"], rank, workers,
+        teachers,
     )  # fmt: skip
     position = Position()
     if checkpoint := ray.train.get_checkpoint():

@@ -177,7 +177,7 @@ def read_bundle(where: str | Path | Folder) -> Bundle:
     except OSError as error:
         raise UserError(
             f"no model at {str(origin)!r}: cannot read {CARD} ({reason_of(error)}); "
-            "give --model a bundle folder, such as models/default"
+            "give a bundle folder, such as models/default"
         ) from None
     path = f"{origin}/{CARD}"
     try:

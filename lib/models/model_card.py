@@ -23,7 +23,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )  # Markdown, not HTML
     environment.filters |= {"error": _error, "accuracy": _accuracy, "within_5": _within_5}
-    environment.filters["start"] = _start
+    environment.filters |= {"start": _start, "teacher": _teacher}
     test = card["metrics"]["test"]
     text = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         **card, test=test, weak="; ".join(_weak(test))
@@ -45,11 +45,22 @@ def _start(training: Mapping[str, Any]) -> str:
         return "random weights"
     said = f"the weights `{training['weights']}` (sha256 {training['weights_sha256'][:16]}…)"
     if before := training.get("weights_training"):
-        said += (
-            f", trained before for {before['recipe']['epochs']} epochs on {before['faces']['train']:,} "
-            f"faces of {before['source']}, which in turn began with {_start(before)}"
-        )
+        said += f", trained before {_course(before)}"
     return said
+
+
+def _course(training: Mapping[str, Any]) -> str:
+    return (
+        f"for {training['recipe']['epochs']} epochs on {training['faces']['train']:,} faces of "
+        f"{training['source']}, which in turn began with {_start(training)}"
+    )
+
+
+def _teacher(teacher: Mapping[str, Any]) -> str:
+    """A model that another one learnt from, in words."""
+    said = f"{teacher['name']} (sha256 {teacher['sha256'][:16]}…)"
+    training = teacher["training"]
+    return f"{said}, trained {_course(training)}" if training else said
 
 
 def _weak(test: Mapping[str, Any]) -> list[str]:

@@ -31,24 +31,30 @@ class Predictor:
         Raises:
             UserError: a file holds no network that Keras can load without running code from it.
         """
-        trunk = load_network(bundle.trunk, precision) if bundle.trunk else None
-        heads = {task: load_network(bundle.networks[task], precision) for task in tasks}
-        pixels = bundle.pixels
+        self._trunk = load_network(bundle.trunk, precision) if bundle.trunk else None
+        self._heads = {task: load_network(bundle.networks[task], precision) for task in tasks}
+        self._pixels = bundle.pixels
         crop = tf.TensorSpec((None, bundle.crop.size, bundle.crop.size, 3), tf.uint8)
 
         @tf.function(input_signature=[crop])
         def forward(crops: tf.Tensor) -> dict[str, tf.Tensor]:
-            x = tf.cast(crops if pixels.channels == "rgb" else crops[..., ::-1], tf.float32)
-            x = (x * pixels.scale - pixels.mean) / pixels.std
-            x = x if trunk is None else trunk(x, training=False)
-            return {task: head(x, training=False) for task, head in heads.items()}
+            return self.probabilities(tf.cast(crops, tf.float32))
 
         self._forward = forward
         self._batch = max(1, BATCH_PIXELS // bundle.crop.size**2)
         # The networks take no batch of nothing, and a batch without a face is nothing unusual.
         self._nothing = {
-            task: np.zeros((0, head.output_shape[-1]), np.float32) for task, head in heads.items()
+            task: np.zeros((0, head.output_shape[-1]), np.float32)
+            for task, head in self._heads.items()
         }
+
+    def probabilities(self, crops: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The networks in a graph: RGB float32 (n, size, size, 3) in 0..255 → by task (n, classes)."""
+        pixels = self._pixels
+        x = crops if pixels.channels == "rgb" else crops[..., ::-1]
+        x = (x * pixels.scale - pixels.mean) / pixels.std
+        x = x if self._trunk is None else self._trunk(x, training=False)
+        return {task: head(x, training=False) for task, head in self._heads.items()}
 
     def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Compute the probabilities of a batch of crops.

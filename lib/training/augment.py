@@ -43,9 +43,13 @@ def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def plain(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Only resize by area: what validation and scoring see. Shapes and ranges as for `augment`."""
-    x = tf.cast(images, tf.float32) / 255.0
-    return x if images.shape[1] == size else tf.image.resize(x, (size, size), method="area")
+    """Only resize: what validation and scoring see. Shapes and ranges as for `augment`."""
+    return resized(tf.cast(images, tf.float32) / 255.0, size)
+
+
+def resized(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Squares, float32 (n, side, side, 3), by area to another side."""
+    return x if x.shape[1] == size else tf.image.resize(x, (size, size), method="area")
 
 
 def mixup(

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lib.models.bundle import Task
+from lib.models.bundle import Bundle, Task
 from lib.models.expectation import AGE_CLASSES, expected_age
 from lib.models.heads import GENDER_LABELS
-from lib.training.augment import augment, mixup, plain
+from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
 from lib.training.faces import Faces
 from lib.training.losses import age_loss, age_weights, gender_loss, smoothed_ages
@@ -28,6 +28,7 @@ from lib.training.networks import Networks
 from lib.training.normalisation import shared
 from lib.training.recipe import Recipe
 from lib.training.schedule import cosine, epoch_order
+from lib.training.teachers import Teachers
 
 PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
@@ -49,6 +50,7 @@ class Trainer:
         validation: Faces,
         rank: int,
         workers: int,
+        teachers: Sequence[Bundle] = (),
     ) -> None:
         """Build networks and optimisers.
 
@@ -61,6 +63,7 @@ class Trainer:
             validation: all faces to validate on.
             rank: number of this worker, from 0.
             workers: how many there are.
+            teachers: models whose answers are learnt, too; each knows the recipe's tasks.
         """
         self._strategy = strategy
         self._recipe = recipe
@@ -88,6 +91,7 @@ class Trainer:
                 "heads": self._optimizer(0, self.networks.heads_and_free),
                 "trunk": self._optimizer(recipe.frozen_epochs or 0, self.networks.freezable),
             }
+        self._teachers = Teachers(teachers, recipe.tasks, recipe.precision) if teachers else None
         self._step = tf.function(self._step_of_all, reduce_retracing=False)
         self._forward = tf.function(self._forward_of_one, reduce_retracing=False)
         self._sum = tf.function(self._sum_of_all, reduce_retracing=True)
@@ -250,7 +254,13 @@ class Trainer:
     ) -> tf.Tensor:
         """One step on this worker's part; the optimisers add up the gradients of all workers."""
         recipe = self._recipe
-        crops = plain(images, size) if recipe.plain else augment(images, size, seed)
+        side = max(size, self._teachers.size) if self._teachers else size
+        seen = plain(images, side) if recipe.plain else augment(images, side, seed)
+        if self._teachers:
+            answers, share = self._teachers(seen), recipe.distillation
+            ages = (1.0 - share) * ages + share * answers.get("age", ages)
+            genders = (1.0 - share) * genders + share * answers.get("gender", genders)
+        crops = resized(seen, size)
         if recipe.mixup:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
             mixed = mixup(crops, (ages, genders), recipe.mixup, other)

@@ -38,6 +38,7 @@ class Recipe:
         gender_weight: Of the gender loss.
         balance: Power of the inverse frequency with which faces of rare ages count more: 0 to 1.
         mixup: Strength of the blending of pairs of faces (alpha of Zhang et al. 2018); 0: none.
+        distillation: Share of the teachers' answers in what is learnt; the rest are the labels.
         dropout: Share of the features that the heads do not see in a step.
         ema: Momentum of the moving average of the weights, which is what is kept; 0: none.
         plain: No augmentation at all.
@@ -63,6 +64,7 @@ class Recipe:
     gender_weight: float = 1.5
     balance: float = 0.0
     mixup: float = 0.0
+    distillation: float = 0.7
     dropout: float = 0.3
     ema: float = 0.998
     plain: Annotated[bool, _FLAG] = False
@@ -87,6 +89,7 @@ class Recipe:
             self._demand(name, getattr(self, name) >= 0, "at least 0")
         for name in ("ema", "dropout"):
             self._demand(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._demand("distillation", 0 <= self.distillation <= 1, "in 0..1")
         self._demand("balance", 0 <= self.balance <= 1, "in 0..1")
         self._demand("age_sigma", self.age_sigma > 0, "above 0")
         self._demand("size", self.size is None or self.size >= 32, "at least 32")

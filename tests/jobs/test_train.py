@@ -174,6 +174,8 @@ def test_what_is_done_is_not_done_again(
         (["--small-epochs", "2"], "--small-epochs needs --small-size"),
         (["--small-epochs", "36", "--small-size", "32"], "leaves none of the 36 --epochs"),
         (["--output", "ftp://host/run"], "ftp:// is not supported"),
+        (["--teachers", "/no/such/bundle"], "no model at '/no/such/bundle'"),
+        (["--distillation", "1.5"], "--distillation must be in 0..1, not 1.5"),
         (["--weights", "s3://bucket/trunk.h5"], "--weights takes no URI; give a local path"),
         (["--small-size", "64", "--backbone", "vgg-face"], "vgg-face takes crops of one size only"),
     ],

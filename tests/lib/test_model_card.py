@@ -26,6 +26,7 @@ def card(**training: Any) -> dict[str, Any]:
             "terms": "for research",
             "backbone": "compact",
             "weights": None,
+            "teachers": [],
             **training,
         },
         "metrics": {"test": evaluate(predictions)},
@@ -81,6 +82,20 @@ def test_it_names_the_training_before() -> None:
         in words
     )
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 106
+
+
+def test_it_names_the_models_it_learnt_from() -> None:
+    training = {"faces": {"train": 999}, "source": "WIKI", "recipe": {"epochs": 7}, "weights": None}
+    teachers = [
+        {"name": "large", "sha256": "ab" * 32, "training": training},
+        {"name": "bought", "sha256": "cd" * 32, "training": None},
+    ]
+    words = " ".join(as_markdown(card(teachers=teachers)).split())
+    assert (
+        "Beside the labels it learnt the answers of large (sha256 abababababababab…), trained for 7 "
+        "epochs on 999 faces of WIKI, which in turn began with random weights. And those of bought (sha256 "
+        "cdcdcdcdcdcdcdcd…). Code: commit 123."
+    ) in words
 
 
 def test_a_card_without_figures_is_no_card() -> None:

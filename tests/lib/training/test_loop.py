@@ -1,9 +1,11 @@
 import errno
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +13,11 @@ import pytest
 import tensorflow as tf
 
 from lib.errors import UserError
+from lib.faces.crop import CropSpec
 from lib.models import compact
 from lib.models.backbones import load_weights
-from lib.models.bundle import TASKS
+from lib.models.bundle import TASKS, Bundle, Calibration, Pixels, write_bundle
+from lib.models.heads import GENDER_LABELS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
@@ -51,11 +55,14 @@ def faces(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, F
     return {split: load_faces(folder, split, 38, cache) for split in ("train", "val")}
 
 
-def make_trainer(faces: dict[str, Faces], recipe: Recipe = RECIPE) -> Trainer:
+def make_trainer(
+    faces: dict[str, Faces], recipe: Recipe = RECIPE, teachers: Sequence[Bundle] = ()
+) -> Trainer:
     strategy = tf.distribute.OneDeviceStrategy("cpu")
     return Trainer(
         strategy, lambda: build_networks("compact", 32, recipe.dropout, tasks=recipe.tasks), recipe, 32,
         faces["train"], faces["val"], rank=0, workers=1,
+        teachers=teachers,
     )  # fmt: skip
 
 
@@ -116,6 +123,35 @@ def test_workers_share_a_batch_and_the_validation(faces: dict[str, Faces], worke
     assert together["val_mae"] == pytest.approx(np.abs(expected - val.ages).mean(), rel=1e-5)
     right = (gender.argmax(axis=1) == val.genders).mean()
     assert together["val_gender_accuracy"] == pytest.approx(right)
+
+
+def certain(folder: Path) -> Bundle:
+    """A model that holds everybody for female; it has no trunk, and takes larger crops."""
+    x = inputs = keras.Input((36, 36, 3))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    bias = keras.initializers.Constant(5.0 * np.eye(2)[GENDER_LABELS.index("female")])
+    gender = keras.layers.Dense(2, "softmax", kernel_initializer="zeros", bias_initializer=bias)(x)
+    return write_bundle(
+        folder, "certain", {"gender": keras.Model(inputs, gender)}, CropSpec(36, "box"), Pixels(),
+        GENDER_LABELS, Calibration(), {},
+    )  # fmt: skip
+
+
+def test_it_learns_what_its_teachers_say(faces: dict[str, Faces], tmp_path: Path) -> None:
+    """Of the labels, half of which say otherwise, only as much as it is told to."""
+    teacher = certain(tmp_path)
+    found = []
+    for share in (0.0, 1.0):
+        recipe = replace(
+            RECIPE, tasks=("gender",), plain=True, ema=0, learning_rate=0.01, distillation=share
+        )
+        trainer = make_trainer(faces, recipe, [teacher])
+        for epoch in range(8):
+            trainer.train_epoch(Position(epoch), lambda now: None)
+        _, gender = trainer.predict(faces["train"], 32)
+        found.append((gender.argmax(axis=1) == GENDER_LABELS.index("female")).mean())
+    assert found[0] < 0.9
+    assert found[1] == 1
 
 
 def test_validation_measures_the_average_and_leaves_the_weights(faces: dict[str, Faces]) -> None:
