@@ -17,6 +17,7 @@ from lib.models.bundle import read_bundle
 from lib.run_lock import RunLock
 from lib.storage import folder
 from lib.training.checkpoint import read_checkpoint
+from tests.bundles import make_bundle
 from tests.made_faces import make_faces
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 from tests.ray_head import command as command_of
@@ -29,7 +30,13 @@ BATCH, STEPS, EPOCHS = 16, 10, 5
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A remainder that makes no step, and a validation that two workers cannot share evenly.
-    return make_faces(tmp_path_factory.mktemp("faces"), train=BATCH * STEPS + 3, val=27)
+    return make_data(tmp_path_factory.mktemp("data"), train=BATCH * STEPS + 3, val=27)
+
+
+def make_data(folder: Path, train: int, val: int) -> Path:
+    """Faces, and beside them a teacher."""
+    make_bundle(folder / "teacher")
+    return make_faces(folder / "faces", train, val)
 
 
 def options(faces: Path | str, output: Path | str, workers: int) -> list[object]:
@@ -37,7 +44,7 @@ def options(faces: Path | str, output: Path | str, workers: int) -> list[object]
         *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
         *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
         *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 6),
-        *("--pictures-after", 2),
+        *("--pictures-after", 2, "--teachers", str(faces).removesuffix("faces") + "teacher"),
     ]
 
 
@@ -70,6 +77,7 @@ def column(run: Path, name: str) -> list[float]:
 def test_the_bundle_is_complete(undisturbed: Path) -> None:
     bundle = read_bundle(undisturbed / "bundle")
     training = bundle.card["training"]
+    assert [teacher["name"] for teacher in training["teachers"]] == ["tiny"]
     assert training["faces"] == {"train": BATCH * STEPS + 3, "val": 27, "test": 20}
     assert bundle.card["metrics"]["test"]["age"]["count"] == 20
     assert bundle.card["validation"]["val_mae"] == min(column(undisturbed, "val_mae"))
@@ -108,7 +116,7 @@ def test_submitted_to_a_bucket_killed_and_submitted_again(
 ) -> None:
     """The driver is killed: the same command goes on, and ends where it would have ended."""
     bucket = s3.bucket("training")
-    shutil.copytree(faces, bucket / "prepared" / "faces")
+    shutil.copytree(faces.parent, bucket / "prepared")
     output = bucket / "run"
     command = options("s3://training/prepared/faces", "s3://training/run", 1)
     runtime_env = yaml.safe_load((PROJECT / "cluster" / "runtime_env.yaml").read_text())
@@ -214,7 +222,7 @@ def test_two_runs_at_once_are_one(head: RayHead, faces: Path, tmp_path: Path) ->
 
 def test_a_bad_picture_ends_the_run_with_its_name(head: RayHead, tmp_path: Path) -> None:
     """No other try would help."""
-    faces = make_faces(tmp_path / "faces", train=BATCH, val=9)
+    faces = make_data(tmp_path, train=BATCH, val=9)
     file = faces / "split=train" / "part-0.parquet"
     rows = pq.read_table(file)
     pictures = [*rows["image"].to_pylist()[:-1], b"no picture"]

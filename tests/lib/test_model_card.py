@@ -93,8 +93,8 @@ def test_it_names_the_models_it_learnt_from() -> None:
     words = " ".join(as_markdown(card(teachers=teachers)).split())
     assert (
         "Beside the labels it learnt the answers of large (sha256 abababababababab…), trained for 7 "
-        "epochs on 999 faces of WIKI, which in turn began with random weights. And those of bought (sha256 "
-        "cdcdcdcdcdcdcdcd…). Code: commit 123."
+        "epochs on 999 faces of WIKI, which in turn began with random weights. And those of bought "
+        "(sha256 cdcdcdcdcdcdcdcd…). Code: commit 123."
     ) in words
 
 
