@@ -84,35 +84,38 @@ def _together(
         _, mean, variance = _by_itself(x, gamma, beta, epsilon)
         mean, squares = mean_of_all(mean, variance + tf.square(mean))
         variance = tf.maximum(squares - tf.square(mean), 0.0)
-        deviation = tf.sqrt(variance + epsilon)
-        outputs = _affine(x, gamma / deviation, beta - mean * gamma / deviation)
+        outputs = _normalised(x, gamma, beta, mean, variance, epsilon)
 
         def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            d_beta = _sum(dy)
-            d_gamma = (_sum(dy * x) - mean * d_beta) / deviation
+            # What it would be, did the statistics not depend on the sample.
+            dx, d_gamma, d_beta, _, _ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=dy, x=x, scale=gamma, reserve_space_1=mean, reserve_space_2=variance,
+                reserve_space_3=tf.zeros((0,)), epsilon=epsilon, is_training=False,
+            )  # fmt: skip
             count = _count(x)
             shift, slope = mean_of_all(d_beta / count, d_gamma / count)
-            factor = gamma / deviation
-            slope = factor * slope / deviation
-            dx = _affine(dy, factor, mean * slope - factor * shift) - _affine(x, slope, 0.0 * slope)
-            return dx, d_gamma, d_beta
+            factor = gamma * tf.math.rsqrt(variance + epsilon)
+            of_statistics = _normalised(x, factor * slope, factor * shift, mean, variance, epsilon)
+            return dx - of_statistics, d_gamma, d_beta
 
         return (outputs, mean, variance), gradient
 
     return normalise(x, gamma, beta)
 
 
-def _affine(x: tf.Tensor, factor: tf.Tensor, summand: tf.Tensor) -> tf.Tensor:
-    """Of each channel; an operation that is fused, as the normalisation of a trained network is."""
+def _normalised(
+    x: tf.Tensor,
+    factor: tf.Tensor,
+    summand: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tf.Tensor:
+    """What a layer of a trained network does."""
     outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
-        x, factor, summand, tf.zeros_like(factor), tf.ones_like(factor), 0.0, is_training=False
+        x, factor, summand, mean, variance, epsilon, is_training=False
     )
     return outputs
-
-
-def _sum(x: tf.Tensor) -> tf.Tensor:
-    """Over all axes but the last, float32 (channels,)."""
-    return tf.reduce_sum(tf.cast(x, tf.float32), range(x.shape.rank - 1))
 
 
 def _count(x: tf.Tensor) -> tf.Tensor:
