@@ -55,10 +55,10 @@ class Plan:
         output: folder of the run.
         backbone: the trunk.
         weights: file for it.
+        teachers: models whose answers are learnt, too.
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
         pictures_after: epochs after which class separation is drawn, besides the last one.
-        teachers: models whose answers are learnt, too.
         workers: processes that train together; while some are lost, the others share their part.
     """
 
@@ -228,7 +228,7 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
     recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
     assert recipe.size is not None
     teachers = [bundle.here() for bundle in plan.teachers]
-    largest = max(recipe.size, *(bundle.crop.size for bundle in teachers), 0)
+    largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
     splits = {}
     for split in ("train", "val"):

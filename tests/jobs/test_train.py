@@ -203,6 +203,21 @@ def test_what_cannot_work_is_refused_at_once(
     assert complaint in text
 
 
+def test_a_teacher_of_less_than_is_trained_is_refused(
+    head: RayHead, faces: Path, tmp_path: Path
+) -> None:
+    teacher = shutil.copytree(faces.parent / "teacher", tmp_path / "teacher")
+    card = json.loads((teacher / "card.json").read_text())
+    del card["networks"]["gender"]
+    (teacher / "card.json").write_text(json.dumps(card))
+    command = [TRAIN, "--data", faces, "--output", tmp_path / "run", "--teachers", teacher]
+    status, text = run_job(head.environment, tmp_path / "log", *command)
+    assert status == 2
+    assert text == (
+        f"error: --teachers: '{teacher}' does not tell gender; leave it out, or limit --tasks\n"
+    )
+
+
 def test_workers_that_do_not_fit_are_refused(head: RayHead, faces: Path, tmp_path: Path) -> None:
     status, text = run_job(
         head.environment, tmp_path / "log",
