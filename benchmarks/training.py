@@ -9,7 +9,8 @@ core, and twice side by side on one core each, which know nothing of each other:
 workers could do there. All of them count with the faces a second of their fastest epoch after the first
 one, which also builds the graphs.
 
-Then the losses of 50 steps of one worker and of two that share the same batches.
+Then the losses of 50 steps of one worker and of two that share the same batches of 64, in one epoch: the
+split train must have at least 3,200 faces.
 """
 
 import json
@@ -33,7 +34,7 @@ from lib.training.recipe import Backbone
 
 CORES = len(os.sched_getaffinity(0))
 EPOCHS = 4
-STEPS, SHARED_BATCH = 50, 32
+STEPS, SHARED_BATCH = 50, 64
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Command lines from frozen dataclasses, and errors of one line."""
 
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -32,7 +34,7 @@ def parse(options: type[Options], arguments: Sequence[str] | None, program: str)
     def refuse(event: tyro_errors.ParseErrorEvent) -> NoReturn:
         raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
 
-    with tyro_errors.on_parse_error(refuse):
+    with tyro_errors.on_parse_error(refuse), _ended_by_a_closed_pipe():
         told = tyro.cli(options, args=arguments, prog=program)
     for name, value in vars(told).items():
         # What takes URIs is a text; a path with such a beginning would be made as a local folder.
@@ -49,6 +51,16 @@ def run(job: Callable[[], int]) -> NoReturn:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+@contextmanager
+def _ended_by_a_closed_pipe() -> Iterator[None]:
+    """Let `--help | head` end without words, as other programs do."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 def _reason(event: tyro_errors.ParseErrorEvent) -> str:

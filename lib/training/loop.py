@@ -25,7 +25,7 @@ from lib.training.checkpoint import Position
 from lib.training.faces import Faces
 from lib.training.losses import age_loss, age_weights, gender_loss, smoothed_ages
 from lib.training.networks import Networks
-from lib.training.normalisation import shared
+from lib.training.normalisation import in_groups, statistics
 from lib.training.recipe import Recipe
 from lib.training.schedule import cosine, epoch_order
 from lib.training.teachers import Teachers
@@ -81,7 +81,7 @@ class Trainer:
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])
         with strategy.scope():
             networks = build()
-            self.networks = replace(networks, trunk=shared(networks.trunk))
+            self.networks = replace(networks, trunk=in_groups(networks.trunk))
             self._averages = {
                 id(v): keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica")
                 for v in self.networks.variables
@@ -284,6 +284,7 @@ class Trainer:
             if recipe.precision == "float16":  # each optimiser undoes a scale of its own
                 of_these = [g * (optimizer.scale_loss(1.0) / scale) for g in of_these]
             optimizer.apply(of_these, variables)
+        _average_over_workers(statistics(self.networks.trunk))
         self._move_averages()
         return loss
 
@@ -324,6 +325,15 @@ def _unusable_everywhere(groups: list[list[tf.Tensor]]) -> list[list[tf.Tensor]]
     unusable = context.all_reduce(tf.distribute.ReduceOp.SUM, unusable)
     factor = tf.where(unusable > 0, math.inf, 1.0)
     return [[g * tf.cast(factor, g.dtype) for g in of] for of in groups]
+
+
+def _average_over_workers(variables: Sequence[keras.Variable]) -> None:
+    if not variables:
+        return
+    context = tf.distribute.get_replica_context()
+    means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in variables])
+    for variable, mean in zip(variables, means, strict=True):
+        variable.assign(mean)
 
 
 def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:

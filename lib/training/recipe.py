@@ -20,7 +20,8 @@ class Recipe:
     Attributes:
         tasks: What the model is to tell.
         epochs: Passes over the training faces.
-        batch_size: Faces of a step on each worker.
+        batch_size: Faces of a step on each worker. Of multiples of 32, only their sum over the workers
+            matters to what is learnt.
         size: Side of the crops in pixels that the model is made for; default: of the backbone.
         small_size: Side during the first epochs, which are cheaper for it; 0: none are smaller.
         small_epochs: How many epochs run at the small size.

@@ -24,7 +24,7 @@ from tests.ray_head import command as command_of
 from tests.s3_server import S3Server
 
 TRAIN = "jobs.train"
-BATCH, STEPS, EPOCHS = 16, 10, 5
+BATCH, STEPS, EPOCHS = 64, 4, 5
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def options(faces: Path | str, output: Path | str, workers: int) -> list[object]
     return [
         *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
         *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
-        *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 6),
+        *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 3),
         *("--pictures-after", 2, "--teachers", str(faces).removesuffix("faces") + "teacher"),
     ]
 
@@ -170,7 +170,7 @@ def test_what_is_done_is_not_done_again(
     ("more", "complaint"),
     [
         (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
-        (["--batch-size", "500"], "fewer than one step takes: 500"),
+        (["--batch-size", "5000"], "fewer than one step takes: 5000"),
         (["--ema", "1"], "--ema must be at least 0 and below 1, not 1.0"),
         (["--backbone", "magic"], "--backbone cannot be 'magic'"),
         (["--weights", "/no/such.h5"], "--weights '/no/such.h5' is not a file"),
@@ -245,4 +245,6 @@ def test_a_bad_picture_ends_the_run_with_its_name(head: RayHead, tmp_path: Path)
     command = [*options(faces, tmp_path / "run", 1), "--max-failures", 1]
     status, text = run_job(head.environment, tmp_path / "log", *command)
     assert status == 2
-    assert text.splitlines()[-1].startswith("error: the picture of made:15 in the split train")
+    assert text.splitlines()[-1].startswith(
+        f"error: the picture of made:{BATCH - 1} in the split train"
+    )

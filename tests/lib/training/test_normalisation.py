@@ -1,58 +1,67 @@
-from collections.abc import Callable
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lib.training.normalisation import _Shared, shared
+from lib.training import normalisation
+from lib.training.normalisation import GROUP, _InGroups, group_sizes, in_groups, statistics
 
-CROPS = np.random.default_rng(0).normal(2.0, 3.0, (6, 5, 5, 4)).astype(np.float32)
+CROPS = np.random.default_rng(0).normal(2.0, 3.0, (6, 9, 9, 4)).astype(np.float32)
 
 
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((5, 5, 4))
+    inputs = keras.Input((9, 9, 4))
     normalised = keras.layers.BatchNormalization(momentum=0.9)(inputs)
     return keras.Model(inputs, keras.layers.Conv2D(3, 3)(normalised))
 
 
-def outcome(model: keras.Model) -> list[NDArray[np.float32]]:
-    """Outputs, gradients of input and weights, statistics: of one step of one worker."""
-
-    def step(crops: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(crops)
-            outputs = model(crops, training=True)
-            loss = tf.reduce_sum(outputs**3)
-        return [outputs, *tape.gradient(loss, [crops, *model.trainable_variables])]
-
-    strategy = tf.distribute.OneDeviceStrategy("cpu")
-    results = strategy.run(tf.function(step), args=(tf.constant(CROPS),))
-    return [np.asarray(r) for r in [*results, *model.non_trainable_variables]]
+def outcome(model: keras.Model, crops: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Outputs and gradients of input and weights of one step."""
+    sample = tf.constant(crops)
+    with tf.GradientTape() as tape:
+        tape.watch(sample)
+        outputs = model(sample, training=True)
+        loss = tf.reduce_sum(outputs**3)
+    gradients = tape.gradient(loss, [sample, *model.trainable_variables])
+    return [np.asarray(value) for value in [outputs, *gradients]]
 
 
-def exchanging(layer: Any, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    context = tf.distribute.get_replica_context()
-    return layer._of_all(inputs, context)
-
-
-@pytest.mark.parametrize("way", [None, exchanging])
-def test_it_computes_what_keras_does(
-    way: Callable[..., Any] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Alone, by one fused operation, and with sums that are exchanged."""
-    if way:
-        monkeypatch.setattr(_Shared, "_of_one", way)
+def test_of_one_group_it_computes_what_keras_does() -> None:
     expected = network()
-    model = shared(expected)
-    assert type(model.layers[1]) is _Shared
-    for mine, theirs in zip(outcome(model), outcome(expected), strict=True):
+    model = in_groups(expected)
+    assert type(model.layers[1]) is _InGroups
+    for mine, theirs in zip(outcome(model, CROPS), outcome(expected, CROPS), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=5e-4, atol=5e-4)
+    for mine, theirs in zip(statistics(model), statistics(expected), strict=True):
+        # Keras divides the squares by all values of the sample, the fused operation by one less.
+        np.testing.assert_allclose(mine, theirs, rtol=1 / 400)
+
+
+def test_groups_are_as_batches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a batch that two workers share is to them what it is to one."""
+    monkeypatch.setattr(normalisation, "GROUP", 3)
+    whole, *halves = (in_groups(network()) for _ in range(3))
+    outputs, of_crops, *of_weights = outcome(whole, CROPS)
+    parts = [outcome(model, CROPS[3 * n : 3 * n + 3]) for n, model in enumerate(halves)]
+    np.testing.assert_allclose(outputs, np.concatenate([p[0] for p in parts]), atol=1e-4)
+    np.testing.assert_allclose(of_crops, np.concatenate([p[1] for p in parts]), atol=1e-3)
+    for n, gradient in enumerate(of_weights, 2):
+        np.testing.assert_allclose(gradient, sum(p[n] for p in parts), rtol=1e-3)
+    for together, *apart in zip(statistics(whole), *map(statistics, halves), strict=True):
+        np.testing.assert_allclose(together, np.mean(apart, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("faces", [1, 20, GROUP, 48, 2 * GROUP, 97, 500])
+def test_groups_are_even(faces: int) -> None:
+    sizes = group_sizes(faces)
+    assert sum(sizes) == faces
+    assert max(sizes) - min(sizes) <= 1
+    if faces % GROUP == 0:
+        assert set(sizes) == {GROUP}
 
 
 def test_it_labels_as_before() -> None:
     expected = network()
-    np.testing.assert_array_equal(shared(expected)(CROPS), expected(CROPS))
+    np.testing.assert_array_equal(in_groups(expected)(CROPS), expected(CROPS))
