@@ -10,7 +10,7 @@ workers could do there. All of them count with the faces a second of their faste
 one, which also builds the graphs.
 
 Then the losses of 50 steps of one worker and of two that share the same batches of 64, in one epoch: the
-split train must have at least 3,200 faces.
+split train must have at least 3,264 faces, two of the tars of UTKFace.
 """
 
 import json
@@ -28,8 +28,11 @@ from typing import Any
 import numpy as np
 import tyro
 
+from lib.labelled_faces import LabelledFaces
 from lib.models.backbones import BACKBONES
+from lib.storage import folder as as_folder
 from lib.training.checkpoint import FACTS, read_checkpoint
+from lib.training.faces import read_labels
 from lib.training.recipe import Backbone
 
 CORES = len(os.sched_getaffinity(0))
@@ -60,6 +63,13 @@ def main() -> None:
     """Run all and print a table."""
     options = tyro.cli(Options)
     options = replace(options, size=options.size or BACKBONES[options.backbone].size)
+    faces = len(read_labels(LabelledFaces(as_folder(options.data), "train")))
+    # After the last step of an epoch there is no checkpoint of its losses.
+    least = (STEPS + 1) * SHARED_BATCH
+    if not options.use_gpu and faces < least:
+        sys.exit(
+            f"error: --data {options.data} has {faces:,} faces to train on; it takes {least:,}"
+        )
     rates = {}
     if not options.use_gpu:
         rates["1 worker, 1 core"] = run_job(options, workers=1, cpus=0.9)
