@@ -23,7 +23,7 @@ export IMAGES OUTPUT REPORT
 score: .venv/installed
 ifeq ($(IMAGES),)
 	rm -rf out/demo $(DEMO)
-	.venv/bin/python -m lib.demo $(DEMO)
+	.venv/bin/python -m lib.common.demo $(DEMO)
 	.venv/bin/python -m jobs.score --images $(DEMO) --output out/demo
 	@.venv/bin/python -m jobs.report --labels out/demo --output out/demo/report.html
 else

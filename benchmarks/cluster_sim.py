@@ -29,14 +29,14 @@ os.environ |= {"RAY_raylet_start_wait_time_s": "120"}  # many processes, few cor
 # isort: split
 from ray.cluster_utils import Cluster
 
-from jobs import engine, pipeline
+from lib.scoring import engine, pipeline
 
 # isort: split
 from lib.models.bundle import read_bundle
-from lib.placement import AGE, AHEAD, FACES, GENDER, Pool
-from lib.schema import label_schema
-from lib.stages.stage import Stage, Stopwatch
-from lib.storage import folder as folder_of
+from lib.scoring.placement import AGE, AHEAD, FACES, GENDER, Pool
+from lib.scoring.schema import label_schema
+from lib.scoring.stages.stage import Stage, Stopwatch
+from lib.storage.files import folder as folder_of
 
 MODEL = Path("models/default")
 """Whose crops travel between the pools."""

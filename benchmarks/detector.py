@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
-    from lib.models.runtime import configure  # before what imports TensorFlow; isort: skip
+    from lib.common.tensorflow_settings import (
+        configure,
+    )  # before what imports TensorFlow; isort: skip
     from lib.faces.mtcnn import Mtcnn
 
     configure(options.threads)

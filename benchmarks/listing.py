@@ -19,10 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import tyro
 
-from lib.archive import Archive, Reading
-from lib.manifest import write_manifest
-from lib.s3 import S3Options
-from lib.storage import folder
+from lib.archive.archive import Archive, Reading
+from lib.archive.manifest import write_manifest
+from lib.storage.files import folder
+from lib.storage.s3 import S3Options
 
 FOLDERS = 50
 PAGE = 1000

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from lib.demo import make_demo
-from lib.manifest import Manifest
-from lib.run_record import claim
-from lib.schema import label_schema
-from lib.storage import folder
+from lib.archive.manifest import Manifest
+from lib.common.demo import make_demo
+from lib.output.run_record import claim
+from lib.scoring.schema import label_schema
+from lib.storage.files import folder
 
 FILE_ROWS = 500
 

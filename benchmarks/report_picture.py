@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from lib.demo import make_demo
+from lib.common.demo import make_demo
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "report.png"
 WIDTH, MARGIN = 1180, 24

@@ -27,17 +27,17 @@ import psutil
 import pyarrow as pa
 import tyro
 
-from jobs.pipeline import BATCH
-from lib.faces.detector import DetectorSpec, Kind
+from lib.archive.entry import SUFFIXES
+from lib.faces.registry import DetectorSpec, Kind
 from lib.images import Limits
-from lib.labels import LabelCounts
 from lib.models.bundle import read_bundle
-from lib.sources.entry import SUFFIXES
-from lib.stages.fetch import Fetch
-from lib.stages.find_faces import FindFaces
-from lib.stages.label import Label
-from lib.stages.predict import Predict
-from lib.stages.stage import Chain
+from lib.output.counts import LabelCounts
+from lib.scoring.pipeline import BATCH
+from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.rows import Label
+from lib.scoring.stages.stage import Chain
 
 CORES = len(os.sched_getaffinity(0))
 LOOK_EVERY_SECONDS = 0.2

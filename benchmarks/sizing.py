@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import tyro
 
-from jobs.pipeline import LARGEST_BLOCK
-from lib.placement import AHEAD
+from lib.scoring.pipeline import LARGEST_BLOCK
+from lib.scoring.placement import AHEAD
 
 LISTED = 1000
 """Keys that one LIST request gives."""
 LISTS_A_SECOND = 1
-"""At most, for the progress: a tenth of the time at 100 ms a request (see `lib.progress`)."""
+"""At most, for the progress: a tenth of the time at 100 ms a request (see `lib.common.progress`)."""
 
 
 @dataclass(frozen=True)

@@ -29,22 +29,22 @@ import pyarrow.parquet as pq
 import tyro
 
 from benchmarks.scoring import LOOK_EVERY_SECONDS, memory, run_job
-from jobs.pipeline import BATCH, BATCH_BYTES
-from lib.archive import Archive, Position, Reading
-from lib.commits import committed, recover, write_remaining
-from lib.faces.detector import DetectorSpec
+from lib.archive.archive import Archive, Position, Reading
+from lib.archive.entry import SUFFIXES, Entry
+from lib.archive.manifest import read_manifest, write_manifest
+from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.labels import LabelCounts, rows_missing_and_repeated
-from lib.manifest import read_manifest, write_manifest
 from lib.models.bundle import read_bundle
-from lib.s3 import S3Options
-from lib.sources.entry import SUFFIXES, Entry
-from lib.stages.fetch import Fetch
-from lib.stages.find_faces import FindFaces
-from lib.stages.label import Label
-from lib.stages.predict import Predict
-from lib.stages.stage import Chain, Stage, Stopwatch
-from lib.storage import folder
+from lib.output.commits import committed, recover, write_remaining
+from lib.output.counts import LabelCounts, rows_missing_and_repeated
+from lib.scoring.pipeline import BATCH, BATCH_BYTES
+from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.rows import Label
+from lib.scoring.stages.stage import Chain, Stage, Stopwatch
+from lib.storage.files import folder
+from lib.storage.s3 import S3Options
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
 SAME_AGE = 0.01
@@ -201,7 +201,7 @@ class Hash:
 
 def hash_all(endpoint: str, work: Path, rows: int) -> None:
     """The job, but for the models: list, resume, fetch, hash, commit."""
-    from jobs import engine, pipeline
+    from lib.scoring import engine, pipeline
 
     options = S3Options(endpoint, "us-east-1")
     output = folder(work)

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import tyro
 
-from lib.labelled_faces import LabelledFaces
-from lib.models.backbones import BACKBONES
-from lib.storage import folder as as_folder
+from lib.datasets.labelled_faces import LabelledFaces
+from lib.models.backbones.registry import BACKBONES
+from lib.storage.files import folder as as_folder
 from lib.training.checkpoint import FACTS, read_checkpoint
 from lib.training.faces import read_labels
 from lib.training.recipe import Backbone
@@ -156,7 +156,7 @@ def fit(
     options: Options, threads: int, together: Barrier, answers: "Queue[tuple[int, float]]"
 ) -> None:
     """Train as a Keras tutorial does."""
-    from lib.models import runtime  # it quiets TensorFlow; isort: skip
+    from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import time
 
     import keras

@@ -123,7 +123,7 @@ def apart(function: Callable[..., Result], *args: object) -> Result:
 
 def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
     """Of a face, with both models on one trunk."""
-    from lib.models import runtime
+    from lib.common import tensorflow_settings as runtime
 
     runtime.configure(setting.threads)
     import tensorflow as tf
@@ -151,7 +151,7 @@ def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
 
 def compare(folder: Path, options: Options) -> tuple[Cost, ...]:
     """Both models on one trunk, one after the other as the pools of the job run them, and in halves."""
-    from lib.models import runtime
+    from lib.common import tensorflow_settings as runtime
 
     runtime.configure(CORES)
     from lib.models.bundle import read_bundle

@@ -31,15 +31,15 @@ import pyarrow as pa
 import tyro
 from numpy.typing import NDArray
 
-from lib.archive import SUFFIXES
-from lib.faces.detector import DetectorSpec, Kind
+from lib.archive.archive import SUFFIXES
+from lib.faces.registry import DetectorSpec, Kind
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
-from lib.stages.fetch import Fetch
-from lib.stages.find_faces import FindFaces
-from lib.stages.label import Label
-from lib.stages.predict import Predict
-from lib.stages.stage import Chain
+from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.rows import Label
+from lib.scoring.stages.stage import Chain
 
 Result = TypeVar("Result")
 CORES = len(os.sched_getaffinity(0))

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib import options as command_line
-from lib.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
+from lib.common import options as command_line
+from lib.common.errors import UserError
+from lib.common.progress import Progress
+from lib.datasets.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
 from lib.datasets.labels import Gender, Split
-from lib.errors import UserError
-from lib.faces.detector import DetectorSpec, Kind
+from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
+from lib.evaluation.join import join
+from lib.evaluation.truth import TruthColumns, read_truth
+from lib.faces.registry import DetectorSpec, Kind
 from lib.images import Limits
-from lib.join import join
-from lib.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
 from lib.models.bundle import Bundle, read_bundle
-from lib.parquet_folder import parquet_files, read_columns
-from lib.placement import AGE, FACES, GENDER, Cluster, Growth, Size, place
-from lib.progress import Progress
-from lib.stages.label import model_id
-from lib.stages.unpack import Unpack
-from lib.storage import folder
-from lib.truth import TruthColumns, read_truth
+from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Size, place
+from lib.scoring.stages.rows import model_id
+from lib.scoring.stages.unpack import Unpack
+from lib.storage.files import folder
+from lib.storage.parquet_folder import parquet_files, read_columns
 
 if TYPE_CHECKING:
     import ray.data
@@ -155,7 +155,7 @@ def run_pipeline(
 ) -> pa.Table:
     """Faces → crops → age, gender → label rows, streaming; in any order."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine, pipeline
+    from lib.scoring import engine, pipeline
 
     labelling = pipeline.Labelling(Unpack(), detector, Limits(), bundle, age_distribution=True)
     with engine.failures_in_one_line("run it again"), engine.cluster() as resources:
@@ -211,7 +211,7 @@ def match_labels(options: Options) -> Comparison:
 def conclude(comparison: Comparison, output: Path) -> int:
     """Compute, write and show everything."""
     # Plotting takes seconds to import.
-    from lib.evaluation import write_evaluation
+    from lib.evaluation.results import write_evaluation
 
     table = write_evaluation(comparison, output)
     sys.stdout.write(f"\n{table}\n\nevaluation: {output}\n")

@@ -13,12 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import options as command_line
+from lib.common import options as command_line
+from lib.common.errors import UserError
 from lib.datasets.labels import GENDERS
-from lib.errors import UserError
-from lib.models.bundle import CARD, Calibration, Network, write_bundle
-from lib.models.preprocessing import PREPROCESSINGS, Name
-from lib.models.vgg_face_weights import (
+from lib.models.backbones.vgg_face_weights import (
     CLASSES,
     IDENTITIES,
     SIZE,
@@ -28,6 +26,8 @@ from lib.models.vgg_face_weights import (
     equal,
     top,
 )
+from lib.models.bundle import CARD, Calibration, Network, write_bundle
+from lib.models.preprocessing import PREPROCESSINGS, Name
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +130,7 @@ def write_models(age: WeightFile, gender: WeightFile, options: Options) -> None:
 
 def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
     """The convolutions once, and a top for each task."""
-    from lib.models.vgg_face import EMPTY, vgg_face_convolutions, vgg_face_top
+    from lib.models.backbones.vgg_face import EMPTY, vgg_face_convolutions, vgg_face_top
 
     tops: dict[str, Network] = {
         task: Filled(partial(vgg_face_top, CLASSES[task], EMPTY), file, top(CLASSES[task]))
@@ -144,7 +144,7 @@ def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
 
 def apart(files: dict[str, WeightFile]) -> dict[str, Network]:
     """A whole network for each task."""
-    from lib.models.vgg_face import EMPTY, vgg_face
+    from lib.models.backbones.vgg_face import EMPTY, vgg_face
 
     return {
         task: Filled(
@@ -156,7 +156,7 @@ def apart(files: dict[str, WeightFile]) -> dict[str, Network]:
 
 def write_start(file: WeightFile, output: Path) -> None:
     """Write the trunk that `jobs.train --backbone vgg-face --weights` takes."""
-    from lib.models.vgg_face import EMPTY, vgg_face_trunk
+    from lib.models.backbones.vgg_face import EMPTY, vgg_face_trunk
 
     *without_classes, _ = [*convolutions(), *top(IDENTITIES)]
     output.mkdir(parents=True, exist_ok=True)

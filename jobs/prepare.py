@@ -21,20 +21,21 @@ from typing import Annotated, Any, BinaryIO, Literal
 import pyarrow as pa
 import tyro
 
-from lib import options as command_line
-from lib import run_record
-from lib.datasets import imdb_wiki, tally, utkface
+from lib.common import options as command_line
+from lib.common.errors import UserError
+from lib.common.progress import Progress
+from lib.datasets import imdb_wiki, utkface
+from lib.datasets import prepare_summary as tally
 from lib.datasets.image_sources import Piece, Source, common_prefix, open_sources
+from lib.datasets.ingest import Report, Staging, read_report
 from lib.datasets.labels import SHARES, Gender, split_of
+from lib.datasets.outcomes import judge, judge_metadata
 from lib.datasets.path_index import PathIndex
+from lib.datasets.prepare_summary import ImageTally, Tally
 from lib.datasets.prepared import Parts, rows_not_once, write_dropped, write_faces, write_kept
 from lib.datasets.rules import Thresholds, first_rule
-from lib.datasets.staging import Report, Staging, read_report
 from lib.datasets.table import Names, read_table
-from lib.datasets.tally import ImageTally, Tally
-from lib.datasets.verdicts import judge, judge_metadata
-from lib.errors import UserError
-from lib.progress import Progress
+from lib.output import run_record
 
 log = logging.getLogger("prepare")
 
@@ -201,7 +202,7 @@ def run_tasks(staging: Staging, pieces: Sequence[Piece]) -> Iterator[Report]:
     if not pieces:
         return
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine  # isort: skip
+    from lib.scoring import engine  # isort: skip
     import ray.data
 
     def stage(row: dict[str, Any]) -> dict[str, Any]:

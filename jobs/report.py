@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import options as command_line
-from lib.errors import UserError
+from lib.common import options as command_line
+from lib.common.errors import UserError
 from lib.images import Limits
-from lib.output import Output
-from lib.schema import NO_FACE, OK, STATUSES
+from lib.output.reader import Output
+from lib.scoring.schema import NO_FACE, OK, STATUSES
 
 PROGRAM = "python -m jobs.report"
 FACES, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Output(options.labels)
     # matplotlib and SciPy take a second to import: what cannot work is refused before.
     from lib.report.gallery import Originals, gallery, rows_at, write_annotated
+    from lib.report.label_statistics import tally
     from lib.report.page import Report, html
-    from lib.report.tally import tally
 
     sizes = dict.fromkeys(STATUSES, EACH_ERROR)
     sizes |= {OK: max(FACES, options.annotate or 0), NO_FACE: WITHOUT_FACE}

@@ -11,26 +11,27 @@ from typing import Annotated
 
 import tyro
 
-from jobs.telemetry import RunMetrics
-from lib import logs, run_record
-from lib import options as command_line
-from lib.archive import Archive, Reading
-from lib.commits import committed, compact, forget, ids_with_status, recover, write_remaining
-from lib.errors import UserError
-from lib.faces.detector import DetectorSpec, Kind
+from lib.archive.archive import Archive, Reading
+from lib.archive.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
+from lib.common import logs
+from lib.common import options as command_line
+from lib.common.errors import UserError
+from lib.common.progress import Progress
+from lib.common.telemetry import RunMetrics
+from lib.faces.registry import DetectorSpec, Kind
 from lib.images import Limits
-from lib.labels import LabelCounts, count_faces, rows_missing_and_repeated
-from lib.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
 from lib.models.bundle import Bundle, Precision, read_bundle
-from lib.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
-from lib.progress import Progress
-from lib.run_lock import RunLock
-from lib.s3 import TIMEOUT_SECONDS, S3Options
-from lib.schema import STATUSES, label_columns
-from lib.stages.fetch import Fetch
-from lib.stages.label import model_id
-from lib.storage import Folder, failures_in_one_line, folder, local_uri, scheme_of
-from lib.summary import Summary, first_rows
+from lib.output import run_record
+from lib.output.commits import committed, compact, forget, ids_with_status, recover, write_remaining
+from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeated
+from lib.output.run_lock import RunLock
+from lib.output.summary import Summary, first_rows
+from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
+from lib.scoring.schema import STATUSES, label_columns
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.rows import model_id
+from lib.storage.files import Folder, failures_in_one_line, folder, local_uri, scheme_of
+from lib.storage.s3 import TIMEOUT_SECONDS, S3Options
 
 log = logging.getLogger("score")
 
@@ -294,7 +295,7 @@ def run_pipeline(
 ) -> dict[str, float]:
     """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine, pipeline, rates
+    from lib.scoring import engine, pipeline, rates
 
     labelling = pipeline.Labelling(
         source=Fetch(options.max_image_bytes, reading.column, reading.s3, options.fetch_timeout),

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from lib import options as command_line
-from lib.errors import UserError
-from lib.output import FileCounts, Output
-from lib.progress import SPEED_OVER_SECONDS, duration, how_far
-from lib.schema import STATUSES
+from lib.common import options as command_line
+from lib.common.errors import UserError
+from lib.common.progress import SPEED_OVER_SECONDS, duration, how_far
+from lib.output.reader import FileCounts, Output
+from lib.scoring.schema import STATUSES
 
 PROGRAM = "python -m jobs.status"
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from lib import options as command_line
-from lib import run_record
-from lib.calibration import FEWEST_FACES
-from lib.code_version import code_version
+from lib.common import options as command_line
+from lib.common.code_version import code_version
+from lib.common.errors import UserError
+from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Split
 from lib.datasets.terms import source_of, terms_of
-from lib.errors import UserError
-from lib.faces.detector import DetectorSpec
-from lib.labelled_faces import LabelledFaces
-from lib.models.backbones import BACKBONES
+from lib.faces.registry import DetectorSpec
+from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import CARD, Bundle, read_bundle
-from lib.placement import Cluster, Growth
-from lib.run_lock import RunLock
-from lib.storage import Folder, failures_in_one_line, folder
+from lib.models.calibration import FEWEST_FACES
+from lib.output import run_record
+from lib.output.run_lock import RunLock
+from lib.scoring.placement import Cluster, Growth
+from lib.storage.files import Folder, failures_in_one_line, folder
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe
@@ -198,19 +198,19 @@ def train(
 ) -> "Checkpoint":
     """Train on the workers until the last epoch; gives the best weights."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from jobs import engine
+    from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
         # Ray Train imports TensorFlow here, too, which says much that is no news to anybody.
-        from jobs import training
+        from lib.training import workers
 
-        cpus = training.cpus_of_each(
+        cpus = workers.cpus_of_each(
             options.workers, options.cpus, options.use_gpu,
             Cluster.of(resources, options.grows_to), engine.machines(),
         )  # fmt: skip
         with History(output, options.recipe.epochs) as history:
-            return training.run(
-                plan=training.Plan(
+            return workers.run(
+                plan=workers.Plan(
                     data, output, options.backbone,
                     options.weights and options.weights.resolve(), tuple(teachers),
                     recipe_of(options), options.checkpoint_steps, options.pictures_after, options.workers,

@@ -40,12 +40,12 @@ class Options:
 def main() -> None:
     """Read, fill, measure, save."""
     options = tyro.cli(Options)
-    from lib.models import runtime  # it quiets TensorFlow; isort: skip
+    from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tempfile
 
-    from lib.models.dlib_resnet import dlib_resnet_trunk
+    from lib.models.backbones.dlib_resnet import dlib_resnet_trunk
     from lib.training.faces import load_faces
-    from lib.models.backbones import BACKBONES  # isort: skip
+    from lib.models.backbones.registry import BACKBONES  # isort: skip
 
     runtime.configure(2)
     spec = BACKBONES["dlib-resnet"]

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from lib.faces.crop import CropSpec
+from lib.models.backbones.compact import WIDTHS, compact_trunk
 from lib.models.bundle import Bundle, Calibration, Pixels, write_bundle
-from lib.models.compact import WIDTHS, compact_trunk
 from lib.models.heads import GENDER_LABELS, age_head, gender_head
 
 SIDE = 32

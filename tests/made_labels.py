@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.archive import Archive
-from lib.manifest import write_manifest
-from lib.run_record import claim
-from lib.schema import label_schema
-from lib.storage import folder as as_folder
-from lib.storage import local_path
+from lib.archive.archive import Archive
+from lib.archive.manifest import write_manifest
+from lib.output.run_record import claim
+from lib.scoring.schema import label_schema
+from lib.storage.files import folder as as_folder
+from lib.storage.files import local_path
 
 CARD = {
     "training": {"data": "made faces", "faces": {"train": 7}},

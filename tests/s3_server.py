@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from lib.s3 import S3Error, S3Options, client, split
+from lib.storage.s3 import S3Error, S3Options, client, split
 from tests.ray_head import free_port, wait_until
 
 RCLONE = str(Path(sys.executable).parent / "rclone")

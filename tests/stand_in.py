@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jobs import train
-from lib.options import parse
+from lib.common.options import parse
 
 REAL = "README_REAL_PATH"
 """Environment variable: where the programs themselves are looked for."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lib.demo import EXPECTED, make_demo
+from lib.common.demo import EXPECTED, make_demo
 from tests.made_imdb import ROUND, make_imdb, with_comment
 from tests.ray_head import PROJECT, RayHead
 from tests.s3_server import S3Server

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
 
+from lib.common.errors import UserError
 from lib.datasets.labels import COLUMNS, as_age, gender_of_codes
-from lib.errors import UserError
 
 SOURCES = ("imdb", "wiki")
 """The name of the struct is the name of the source."""

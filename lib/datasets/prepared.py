@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lib.datasets.ingest import FOUND
 from lib.datasets.labels import COLUMNS, SPLITS
-from lib.datasets.staging import FOUND
 
 FACES = pa.schema(
     [

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from lib.common.errors import UserError
 from lib.datasets.labels import COLUMNS, Gender, as_age, gender_of_codes, gender_of_words
-from lib.errors import UserError
 
 SOURCE = "table"
 

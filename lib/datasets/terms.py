@@ -2,8 +2,8 @@
 
 import json
 
-from lib.run_record import FILE
-from lib.storage import Folder
+from lib.output.run_record import FILE
+from lib.storage.files import Folder
 
 NAMES = {
     "utkface": "UTKFace (https://susanqq.github.io/UTKFace/)",

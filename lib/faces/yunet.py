@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.errors import UserError
+from lib.common.errors import UserError
 from lib.faces.detections import Detections
 
 _NMS = 0.3  # overlap of two boxes, intersection over union, above which the weaker one is dropped

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lib.errors import UserError, reason_of
+from lib.common.errors import UserError, reason_of
 from lib.faces.crop import CropSpec
-from lib.storage import Folder
-from lib.storage import folder as as_folder
+from lib.storage.files import Folder
+from lib.storage.files import folder as as_folder
 
 CARD = "card.json"
 FORMAT = 1

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lib.errors import UserError
+from lib.common.errors import UserError
 from lib.models.bundle import Precision
 
 WEIGHTS = "model.weights.h5"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lib.faces.crop import CropSpec
+from lib.models.backbones.vgg_face_weights import SIZE
 from lib.models.bundle import Pixels
-from lib.models.vgg_face_weights import SIZE
 
 Name = Literal["deepface", "training"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lib.manifest import Manifest
-from lib.output import Output
-from lib.progress import duration
+from lib.archive.manifest import Manifest
+from lib.common.progress import duration
+from lib.output.reader import Output
 from lib.report.gallery import shorten
 
 Fact = tuple[str, str]

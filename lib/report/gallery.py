@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from lib.evaluation.metrics import age_band
 from lib.images import ImageError, Limits, Picture, decode
-from lib.metrics import age_band
-from lib.output import Output
+from lib.output.reader import Output
+from lib.report.label_statistics import Place
 from lib.report.picture import annotate
-from lib.report.tally import Place
-from lib.s3 import S3Options
-from lib.schema import NO_FACE, OK, label_schema
-from lib.stages.fetch import Fetch
-from lib.stages.stage import Stopwatch
-from lib.storage import FetchError, scheme_of
+from lib.scoring.schema import NO_FACE, OK, label_schema
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.stage import Stopwatch
+from lib.storage.files import FetchError, scheme_of
+from lib.storage.s3 import S3Options
 
 LARGE, SMALL = (760, 640), (340, 340)
 """What the pictures fit into, in pixels."""
@@ -83,7 +83,8 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
         places: of a sample.
 
     Returns:
-        The rows of `lib.schema`, without the distribution of ages, by age; those without one last.
+        The rows of `lib.scoring.schema`, without the distribution of ages, by age; those without an age
+        last.
     """
     columns = label_schema().names
     by_file = sorted(places, key=lambda place: (place.file.path, place.row))

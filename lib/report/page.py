@@ -12,15 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lib.datasets.labels import GENDERS
-from lib.metrics import AGE_BANDS
-from lib.output import Output
+from lib.evaluation.metrics import AGE_BANDS
+from lib.output.reader import Output
 from lib.report.charts import Chart, age_distribution, age_pyramid, confidence, faces_per_image
 from lib.report.colours import DARK, LIGHT, Theme
 from lib.report.facts import FactGroup, facts
 from lib.report.gallery import Item, shorten
+from lib.report.label_statistics import Tally
 from lib.report.picture import age_and_gender
-from lib.report.tally import Tally
-from lib.schema import NO_FACE, OK, STATUSES
+from lib.scoring.schema import NO_FACE, OK, STATUSES
 
 _HERE = Path(__file__).parent
 _USE = (
@@ -48,7 +48,7 @@ class Status:
     """A status and how many images have it.
 
     Attributes:
-        name: of `lib.schema.STATUSES`.
+        name: of `lib.scoring.schema.STATUSES`.
         images: with this status.
         share: of all images, 0 to 1.
     """

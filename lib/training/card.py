@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.calibration import fit_interval_scale, fit_temperature
-from lib.comparison import Comparison
+from lib.evaluation.comparison import Comparison
+from lib.evaluation.metrics import evaluate
+from lib.evaluation.predictions import predictions_of
 from lib.faces.crop import CropSpec
-from lib.metrics import evaluate
 from lib.models.bundle import CARD, Calibration, read_bundle, write_bundle
+from lib.models.calibration import fit_interval_scale, fit_temperature
 from lib.models.heads import GENDER_LABELS
 from lib.models.model_card import as_markdown
-from lib.predictions import predictions_of
 from lib.training.checkpoint import read_checkpoint
 from lib.training.loop import AVERAGED
 from lib.training.networks import build_networks

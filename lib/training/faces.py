@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lib.common.errors import UserError
+from lib.datasets.labelled_faces import LabelledFaces, digest
 from lib.datasets.labels import GENDERS, Split
-from lib.errors import UserError
 from lib.faces.crop import CropSpec, whole
 from lib.images import ImageError, Limits, decode
-from lib.labelled_faces import LabelledFaces, digest
 from lib.models.expectation import AGE_CLASSES
-from lib.storage import folder as as_folder
+from lib.storage.files import folder as as_folder
 
 ROWS_AT_A_TIME = 256
 

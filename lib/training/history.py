@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.progress import duration
-from lib.storage import Folder
+from lib.common.progress import duration
+from lib.storage.files import Folder
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class History:
 
     def picture(self, epoch: int, distributions: NDArray[np.float64]) -> None:
         """Draw the class separation after an epoch, float64 (101, 101) of `Trainer.distributions`."""
-        from lib import plots  # Matplotlib takes a second
+        from lib.evaluation import plots  # Matplotlib takes a second
 
         figure = plots.class_separation(distributions)
         plots.save(figure, self._here / PLOTS, f"class_separation-{epoch:03}")

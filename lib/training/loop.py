@@ -22,13 +22,13 @@ from lib.models.expectation import AGE_CLASSES, expected_age
 from lib.models.heads import GENDER_LABELS
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
+from lib.training.distillation import Teachers
 from lib.training.faces import Faces
 from lib.training.losses import age_loss, age_weights, gender_loss, smoothed_ages
 from lib.training.networks import Networks
 from lib.training.normalisation import in_groups, statistics
 from lib.training.recipe import Recipe
 from lib.training.schedule import cosine, epoch_order
-from lib.training.teachers import Teachers
 
 PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
@@ -75,7 +75,7 @@ class Trainer:
         self._weights = age_weights(training.ages, recipe.balance)
         self.distributions = np.full((AGE_CLASSES, AGE_CLASSES), np.nan)
         """Mean predicted distribution for each true age at the last validation, as
-        `lib.metrics.mean_distributions` gives it, float64 (101, 101); NaN where there is no face."""
+        `lib.evaluation.metrics.mean_distributions` gives it, float64 (101, 101); NaN where there is no face."""
         self.steps = len(training) // (recipe.batch_size * workers)
         keras.utils.set_random_seed(recipe.seed)
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from lib.models.backbones import BACKBONES, Spec, load_weights
+from lib.models.backbones.registry import BACKBONES, Spec, load_weights
 from lib.models.bundle import TASKS, Pixels, Task
 from lib.models.heads import age_head, gender_head
 from lib.training.recipe import Backbone

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from lib.errors import UserError
+from lib.common.errors import UserError
 from lib.models.bundle import TASKS, Task
 
 Backbone = Literal["compact", "vgg-face", "dlib-resnet", "efficientnet-lite0", "efficientnetv2-b0"]
@@ -15,7 +15,7 @@ _FLAG = tyro.conf.FlagCreatePairsOff
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; every default that says "of the backbone" is set in `lib.models.backbones`.
+    """How to train; every default that says "of the backbone" is set in `lib.models.backbones.registry`.
 
     Attributes:
         tasks: What the model is to tell.

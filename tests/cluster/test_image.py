@@ -78,7 +78,9 @@ def test_what_a_job_takes_along() -> None:
     def is_sent(name: str) -> bool:
         return not any(exclude(PROJECT / name) for exclude in excluded)
 
-    assert all(is_sent(n) for n in ("jobs/score.py", "lib/archive.py", "models/default/card.json"))
+    assert all(
+        is_sent(n) for n in ("jobs/score.py", "lib/archive/archive.py", "models/default/card.json")
+    )
     left = ("tests/conftest.py", ".git", "out/labels", ".venv", "lib/__pycache__/a.pyc")
     assert not any(is_sent(name) for name in left)
 

@@ -12,8 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from jobs import score, train
-from lib import options
-from lib.placement import Growth
+from lib.common import options
+from lib.scoring.placement import Growth
 from tests.cluster.files import PROJECT, RAY_JOBS, load, pinned, tag
 
 Json = dict[str, Any]

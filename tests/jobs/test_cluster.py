@@ -17,17 +17,17 @@ import yaml
 from PIL import Image
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from lib.demo import EXPECTED, make_demo
-from lib.faces.detector import DetectorSpec
+from lib.common.demo import EXPECTED, make_demo
+from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.labels import LabelCounts
 from lib.models.bundle import Bundle
-from lib.stages.fetch import Fetch
-from lib.stages.find_faces import FindFaces
-from lib.stages.label import Label
-from lib.stages.predict import Predict
-from lib.stages.stage import Chain
-from lib.storage import folder
+from lib.output.counts import LabelCounts
+from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.rows import Label
+from lib.scoring.stages.stage import Chain
+from lib.storage.files import folder
 from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
 from tests.hosts import Host, hosts

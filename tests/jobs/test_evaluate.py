@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.evaluate import main
-from lib import metrics
+from lib.common.errors import UserError
 from lib.datasets.prepared import FACES
-from lib.errors import UserError
-from lib.evaluation import EXAMPLES
+from lib.evaluation import metrics
+from lib.evaluation.results import EXAMPLES
 from lib.models.bundle import read_bundle
-from lib.stages.label import model_id
+from lib.scoring.stages.rows import model_id
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT, RayHead, run_job

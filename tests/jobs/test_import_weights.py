@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs import import_weights
-from lib.errors import UserError
+from lib.common.errors import UserError
+from lib.models.backbones.vgg_face import vgg_face
 from lib.models.bundle import read_bundle
 from lib.models.expectation import expected_age
 from lib.models.network_file import load_network
 from lib.models.predictor import Predictor
-from lib.models.vgg_face import vgg_face
 from lib.training.networks import build_networks
 from tests.bundles import make_bundle
 from tests.ray_head import PROJECT
@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from lib.models.bundle import read_bundle
-from lib.stages.predict import Predict
-from lib.stages.stage import Stopwatch
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.stage import Stopwatch
 crops = np.load(sys.argv[2])
 stage = Predict(read_bundle(Path(sys.argv[1])), ("age", "gender"), 2)
 stage.setup(Stopwatch())

@@ -21,11 +21,11 @@ import pytest
 from scipy.io import savemat
 
 from jobs.prepare import main
+from lib.common.errors import UserError
 from lib.datasets.image_sources import open_sources
 from lib.datasets.labels import SPLITS, split_of
 from lib.datasets.prepared import DROPPED, FACES
 from lib.datasets.utkface import parse_name
-from lib.errors import UserError
 from lib.images import Limits, decode
 from tests.made_imdb import KEPT, ROUND, UNNAMED, MadeImdb, make_imdb
 from tests.nasty import jpeg, jpeg_turned, make_nasty, quadrants

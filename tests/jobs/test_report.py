@@ -10,8 +10,8 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from jobs.report import main
-from lib.errors import UserError
-from lib.labels import LabelCounts
+from lib.common.errors import UserError
+from lib.output.counts import LabelCounts
 from tests.browser import DESKTOP, PHONE, Visit, chromium
 from tests.made_labels import face, make_output
 from tests.nasty import jpeg, jpeg_turned, quadrants

@@ -20,13 +20,13 @@ import pytest
 from PIL import Image
 
 from jobs.score import main
-from lib.demo import EXPECTED, make_demo
-from lib.errors import UserError
-from lib.labels import LabelCounts
+from lib.common.demo import EXPECTED, make_demo
+from lib.common.errors import UserError
 from lib.models.bundle import read_bundle
-from lib.run_record import claim
-from lib.schema import label_schema
-from lib.storage import local_path
+from lib.output.counts import LabelCounts
+from lib.output.run_record import claim
+from lib.scoring.schema import label_schema
+from lib.storage.files import local_path
 from tests.bundles import make_bundle
 from tests.nasty import make_nasty
 from tests.ray_head import PROJECT, Job, RayHead, ray_head, run_job, wait_until

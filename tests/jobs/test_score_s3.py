@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import FileSelector
 
-from lib.run_lock import RunLock
-from lib.s3 import client, split
-from lib.storage import Folder, folder
+from lib.output.run_lock import RunLock
+from lib.storage.files import Folder, folder
+from lib.storage.s3 import client, split
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import Job, RayHead, run_job, wait_until

@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from lib.common.errors import UserError
 from lib.datasets import image_sources
 from lib.datasets.image_sources import common_prefix, open_sources
 from lib.datasets.path_index import PathIndex
-from lib.errors import UserError
-from lib.storage import FetchError
+from lib.storage.files import FetchError
 
 CONTENT = {f"{i % 7:02}/{i}.jpg": bytes([i % 256]) * (i * 37 % 5000) for i in range(300)}
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from lib.common.errors import UserError
 from lib.datasets.imdb_wiki import SCORED_COLUMNS, official_age, read_metadata
 from lib.datasets.rules import Thresholds, first_rule
-from lib.errors import UserError
 
 EPOCH = 719_529  # the MATLAB datenum of 1 January 1970
 NAN = float("nan")

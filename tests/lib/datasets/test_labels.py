@@ -4,6 +4,7 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
+from lib.common.errors import UserError
 from lib.datasets.labels import (
     SPLITS,
     Gender,
@@ -14,7 +15,6 @@ from lib.datasets.labels import (
     split_key,
     split_of,
 )
-from lib.errors import UserError
 
 
 @pytest.mark.parametrize(

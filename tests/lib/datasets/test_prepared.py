@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lib.datasets import prepared
+from lib.datasets.ingest import FOUND, PART
 from lib.datasets.labels import SPLITS
+from lib.datasets.outcomes import VERDICTS
 from lib.datasets.prepared import (
     DROPPED,
     FACES,
@@ -16,8 +18,6 @@ from lib.datasets.prepared import (
     write_dropped,
     write_faces,
 )
-from lib.datasets.staging import FOUND, PART
-from lib.datasets.verdicts import VERDICTS
 
 ROWS = 5000
 GROUP = 50

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
+from lib.common.errors import UserError
 from lib.datasets.labels import COLUMNS, Gender
 from lib.datasets.rules import Thresholds, first_rule
 from lib.datasets.table import Names, read_table
-from lib.errors import UserError
 
 NAN = float("nan")
 

@@ -7,13 +7,13 @@ from PIL import Image
 
 from jobs.report import EACH_ERROR, FACES, WITHOUT_FACE
 from lib.images import Limits, Picture
-from lib.output import Output
+from lib.output.reader import Output
+from lib.output.run_record import claim
 from lib.report import gallery as g
+from lib.report.label_statistics import tally
 from lib.report.page import Report, html
 from lib.report.picture import age_and_gender, annotate
-from lib.report.tally import tally
-from lib.run_record import claim
-from lib.schema import STATUSES
+from lib.scoring.schema import STATUSES
 from tests.made_labels import face, row, write_rows
 from tests.nasty import jpeg
 

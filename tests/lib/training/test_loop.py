@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from lib.errors import UserError
+from lib.common.errors import UserError
 from lib.faces.crop import CropSpec
-from lib.models import compact
-from lib.models.backbones import load_weights
+from lib.models.backbones import compact
+from lib.models.backbones.registry import load_weights
 from lib.models.bundle import TASKS, Bundle, Calibration, Pixels, write_bundle
 from lib.models.heads import GENDER_LABELS
 from lib.training.augment import augment, mixup, plain

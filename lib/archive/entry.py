@@ -1,0 +1,56 @@
+"""What the sources of an archive say of each image."""
+
+from typing import Any, NamedTuple
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+TAR, PARQUET = ".tar", ".parquet"
+TABLES = (PARQUET, ".csv", ".jsonl", ".ndjson")
+
+
+class File(NamedTuple):
+    """A file of the archive: an image, or many of them in one."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class Skip(NamedTuple):
+    """A file that was passed over, and why."""
+
+    reason: str
+
+
+class Entry(NamedTuple):
+    """One image of the archive.
+
+    Attributes:
+        uri: The absolute path as it is, or `file:///`, `s3://` and so on (see `lib.storage.files`). An
+            image within a file is `FILE#NAME`: the member of a tar; the path or number of a row of
+            Parquet.
+        size: In bytes; None where only reading the image would tell.
+        etag: Changes when the file does that the image is, or is in; None where it is unknown.
+        container: The file that the image is in.
+        offset: In a tar the byte at which the image begins, in Parquet the number of its row.
+        fault: `STATUS: REASON` where the listing found already that there is no image to be had.
+        extra: The values of the columns that are carried through.
+    """
+
+    uri: str
+    size: int | None
+    etag: str | None
+    container: str | None = None
+    offset: int | None = None
+    fault: str | None = None
+    extra: tuple[Any, ...] = ()
+
+
+def suffix_of(uri: str) -> str:
+    """The ending of a file's name, in lower case."""
+    name = uri.rsplit("/", 1)[-1]
+    return f".{name.rsplit('.', 1)[-1].lower()}" if "." in name else ""
+
+
+def is_image(uri: str) -> bool:
+    """Whether the name ends like an image's."""
+    return suffix_of(uri) in SUFFIXES

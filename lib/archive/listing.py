@@ -1,0 +1,263 @@
+"""Folders, local and in object storage → the files in them, in order.
+
+The order is that of the names, and a listing can begin behind any file: so it can be resumed. No symbolic
+link is followed: a link would make a file count twice, lead out of the archive, or round in circles. A
+source that is a link is followed.
+"""
+
+# A Path for each of millions of files would take longer than the listing:
+# ruff: noqa: PTH116, PTH118, PTH208
+
+import logging
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Queue
+from threading import Event
+
+import pyarrow.fs as fs
+
+from lib.archive.entry import PARQUET, TAR, File, Skip, is_image, suffix_of
+from lib.common.errors import UserError
+from lib.storage import s3
+from lib.storage.files import filesystem, local_etag, local_path, local_uri, scheme_of
+from lib.storage.s3 import Object, Prefix, S3Error, S3Options
+
+PREFIXES_AT_A_TIME = 16
+MOST_AHEAD = 10_000
+"""Keys that wait for what lies in a folder before them."""
+PAGES_AHEAD = 4
+"""Pages of a thousand keys that each prefix may be listed ahead of what has been taken."""
+MOST_PREFIXES = 500
+"""Above that, folders are so many that a request for each would be dearer than one listing of all."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalTree:
+    """A local folder, or one file.
+
+    Memory grows with the largest single folder, not with the archive.
+    """
+
+    root: str
+
+    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+        """Depth first, each folder by its sorted names; no recursion, for folders nest deep.
+
+        Args:
+            after: uri of a file; only what comes behind it.
+        """
+        behind = None if after is None else str(local_path(after)).split("/")
+        levels = [iter([self.root])]
+        while levels:
+            path = next(levels[-1], None)
+            if path is None:
+                levels.pop()
+                continue
+            if behind is not None and _is_passed(path, behind):
+                continue
+            try:
+                info = os.stat(path, follow_symlinks=path == self.root)
+                if stat.S_ISDIR(info.st_mode):
+                    levels.append(_children(path))
+                elif behind is not None and path.split("/") == behind:
+                    continue
+                elif reason := why_skipped(path, info.st_mode):
+                    yield Skip(reason)
+                else:
+                    yield File(local_uri(path), info.st_size, local_etag(info))
+            except OSError as error:
+                logger.warning("passed over %r: %s", path, error.strerror)
+                yield Skip("unreadable")
+
+
+def _is_passed(path: str, behind: list[str]) -> bool:
+    parts = path.split("/")
+    return parts < behind[: len(parts)]
+
+
+def _children(folder: str) -> Iterator[str]:
+    names = sorted(os.listdir(folder))
+    return (os.path.join(folder, name) for name in names)
+
+
+def why_skipped(path: str, mode: int) -> str | None:
+    """Why a local file is no part of the archive; None if it is."""
+    if stat.S_ISLNK(mode):
+        return "symbolic link"
+    if not holds_images(path):
+        return "other file type"
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def holds_images(uri: str) -> bool:
+    """Whether a file in a folder is an image or a file of images, by its name."""
+    return is_image(uri) or suffix_of(uri) in (TAR, PARQUET)
+
+
+@dataclass(frozen=True)
+class S3Tree:
+    """A prefix of keys in a bucket. Its folders are listed side by side, and taken in order."""
+
+    uri: str
+    options: S3Options
+
+    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+        """All objects below the prefix by key.
+
+        Args:
+            after: uri of an object; only what comes behind it.
+
+        Raises:
+            UserError: the prefix cannot be listed.
+        """
+        bucket, prefix = s3.split(self.uri)
+        behind = s3.split(after)[1] if after else ""
+        try:
+            for item in _objects(s3.client(self.options), bucket, prefix, behind):
+                yield from _as_file(bucket, item)
+        except S3Error as error:
+            raise UserError(f"cannot list {self.uri!r}: {error}") from None
+
+
+def _as_file(bucket: str, item: Object) -> Iterator[File | Skip]:
+    if item.key.endswith("/"):
+        return  # what some programs make for a folder
+    if holds_images(item.key):
+        yield File(f"{s3.SCHEME}{bucket}/{item.key}", item.size, item.etag)
+    else:
+        yield Skip("other file type")
+
+
+def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[Object]:
+    top = client.pages(bucket, prefix, folders=True)
+    page = next(top)
+    if sum(isinstance(item, Prefix) for item in page) > MOST_PREFIXES:
+        for page in client.pages(bucket, prefix, behind):
+            yield from (item for item in page if isinstance(item, Object))
+        return
+    with _Listings(client, bucket) as listings:
+        ahead: deque[Object | Iterator[Object]] = deque()
+        folders = 0  # among them
+        while True:
+            for item in page:
+                if isinstance(item, Object):
+                    if item.key.encode() <= behind.encode():
+                        continue
+                    if not ahead:
+                        yield item
+                        continue
+                    ahead.append(item)
+                elif item.key.encode() > behind.encode() or behind.startswith(item.key):
+                    after = behind if behind.startswith(item.key) else ""
+                    ahead.append(listings.start(item.key, after))
+                    folders += 1
+                while folders >= PREFIXES_AT_A_TIME or len(ahead) > MOST_AHEAD:
+                    folders -= not isinstance(ahead[0], Object)
+                    yield from _take(ahead)
+            try:
+                page = next(top)
+            except StopIteration:
+                break
+        while ahead:
+            yield from _take(ahead)
+
+
+def _take(ahead: "deque[Object | Iterator[Object]]") -> Iterator[Object]:
+    first = ahead.popleft()
+    if isinstance(first, Object):
+        yield first
+    else:
+        yield from first
+
+
+class _Listings:
+    """Prefixes that are being listed, each by a thread, never far ahead of what is taken."""
+
+    def __init__(self, client: s3.S3, bucket: str) -> None:
+        self._client, self._bucket = client, bucket
+        self._threads = ThreadPoolExecutor(PREFIXES_AT_A_TIME, "listing")
+        self._stop = Event()
+        self._queues: list[Queue[list[Object] | Exception | None]] = []
+
+    def __enter__(self) -> "_Listings":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for queue in self._queues:
+            while not queue.empty():  # a thread may be waiting for room
+                queue.get_nowait()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def start(self, prefix: str, after: str) -> Iterator[Object]:
+        """Begin to list a prefix; to be taken later."""
+        pages: Queue[list[Object] | Exception | None] = Queue(PAGES_AHEAD)
+        self._queues.append(pages)
+        self._threads.submit(self._list, prefix, after, pages)
+        return self._taken(pages)
+
+    def _list(
+        self, prefix: str, after: str, pages: "Queue[list[Object] | Exception | None]"
+    ) -> None:
+        try:
+            for page in self._client.pages(self._bucket, prefix, after):
+                pages.put([item for item in page if isinstance(item, Object)])
+                if self._stop.is_set():
+                    return
+            pages.put(None)
+        except Exception as error:  # whatever it is, it belongs to who takes the pages
+            pages.put(error)
+
+    def _taken(self, pages: "Queue[list[Object] | Exception | None]") -> Iterator[Object]:
+        while (page := pages.get()) is not None:
+            if isinstance(page, Exception):
+                raise page
+            yield from page
+        self._queues.remove(pages)
+
+
+@dataclass(frozen=True)
+class ArrowTree:
+    """A folder in a storage that pyarrow reads: `gs://`, `az://`."""
+
+    uri: str
+
+    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+        """Depth first, each folder by its sorted names.
+
+        Raises:
+            UserError: a folder cannot be listed.
+        """
+        files, root = filesystem(self.uri)
+        start = f"{scheme_of(self.uri)}://"
+        behind = None if after is None else after.removeprefix(start).split("/")
+        levels = [iter(_arrow_children(files, root, self.uri))]
+        while levels:
+            info = next(levels[-1], None)
+            if info is None:
+                levels.pop()
+            elif behind is not None and _is_passed(info.path, behind):
+                continue
+            elif info.type == fs.FileType.Directory:
+                levels.append(iter(_arrow_children(files, info.path, self.uri)))
+            elif behind is not None and info.path.split("/") == behind:
+                continue
+            elif holds_images(info.path):
+                yield File(
+                    f"{start}{info.path}", info.size, f"{info.mtime_ns or 0:x}-{info.size:x}"
+                )
+            else:
+                yield Skip("other file type")
+
+
+def _arrow_children(files: fs.FileSystem, path: str, uri: str) -> list[fs.FileInfo]:
+    try:
+        return sorted(files.get_file_info(fs.FileSelector(path)), key=lambda info: info.base_name)
+    except OSError as error:
+        raise UserError(f"cannot list {uri!r}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,244 @@
+"""Tables → the images they hold or name: Parquet, CSV, JSON Lines.
+
+Parquet may hold the images themselves, in a column of bytes or of `{bytes, path}` as the data sets of
+Hugging Face do. Otherwise a column names them: absolute, or relative to the table's folder.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib.archive.entry import PARQUET, Entry, File, suffix_of
+from lib.common.errors import UserError, reason_of
+from lib.storage.files import open_file, scheme_of
+from lib.storage.s3 import S3Options
+
+URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
+"""Where no column is chosen, the first of these that a table has names the images."""
+BATCH_ROWS = 10_000
+
+Kind = Literal["bytes", "struct", "uri"]
+
+
+@dataclass(frozen=True)
+class ImageColumn:
+    """The column with the images.
+
+    Attributes:
+        name: of the column.
+        kind: "bytes", "struct" for `{bytes, path}`, or "uri".
+    """
+
+    name: str
+    kind: Kind
+
+
+def image_column(schema: pa.Schema, chosen: str | None, uri: str) -> ImageColumn:
+    """Find the column with the images.
+
+    Args:
+        schema: of the table.
+        chosen: by the user; None takes the only column of bytes, or one of `URI_COLUMNS`.
+        uri: of the table, for messages.
+
+    Raises:
+        UserError: there is none, or several could be meant.
+    """
+    if chosen is not None:
+        if chosen not in schema.names:
+            raise UserError(f"{uri!r} has no column {chosen!r}; it has {', '.join(schema.names)}")
+        kind = _kind(schema.field(chosen).type)
+        if kind is None:
+            raise UserError(f"column {chosen!r} of {uri!r} holds neither images nor their names")
+        return ImageColumn(chosen, kind)
+    kinds = {name: _kind(schema.field(name).type) for name in schema.names}
+    holding = [
+        ImageColumn(name, kind) for name, kind in kinds.items() if kind in ("bytes", "struct")
+    ]
+    if len(holding) > 1:
+        names = ", ".join(column.name for column in holding)
+        raise UserError(f"{uri!r} has several columns of bytes ({names}); choose one with --column")
+    naming = [ImageColumn(name, "uri") for name in URI_COLUMNS if kinds.get(name) == "uri"]
+    if not holding + naming:
+        raise UserError(
+            f"{uri!r} has no column of images; choose the one with their names with --column "
+            f"from {', '.join(schema.names)}"
+        )
+    return (holding + naming)[0]
+
+
+def _kind(type_: pa.DataType) -> Kind | None:
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+        return "bytes"
+    if pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0:
+        return "struct"
+    return "uri" if pa.types.is_string(type_) or pa.types.is_large_string(type_) else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of images.
+
+    Attributes:
+        file: where it is.
+        column: with the images, if chosen.
+        carry: further columns, whose values go with each image.
+        options: for S3.
+    """
+
+    file: File
+    column: str | None
+    carry: Sequence[str]
+    options: S3Options
+
+    def carried(self) -> list[pa.Field]:
+        """The carried columns' names and types; texts where the table has no types.
+
+        Raises:
+            UserError: the table cannot be read, or lacks a column.
+        """
+        schema = self._schema()
+        self._check_carried(schema)
+        image_column(schema, self.column, self.file.uri)
+        return [pa.field(name, schema.field(name).type) for name in self.carry]
+
+    def _check_carried(self, schema: pa.Schema) -> None:
+        missing = [name for name in self.carry if name not in schema.names]
+        if missing:
+            raise UserError(
+                f"{self.file.uri!r} has no column {', '.join(missing)}; it has "
+                f"{', '.join(schema.names)}"
+            )
+
+    def holds_images(self) -> bool:
+        """Whether the images are in the table, and not only named.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+        return any(_kind(field.type) in ("bytes", "struct") for field in self._schema())
+
+    def entries(self, first: int = 0) -> Iterator[tuple[int, Entry]]:
+        """The images by number of row, from one on.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+        try:
+            rows = (
+                self._parquet(first) if suffix_of(self.file.uri) == PARQUET else self._text(first)
+            )
+            yield from rows
+        except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"cannot read {self.file.uri!r}: {reason_of(error)}") from None
+
+    def _schema(self) -> pa.Schema:
+        try:
+            with open_file(self.file.uri, self.options) as file:
+                if suffix_of(self.file.uri) == PARQUET:
+                    return pq.ParquetFile(file).schema_arrow
+                _, row = next(iter(self._rows(file)), (0, {}))
+        except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"cannot read {self.file.uri!r}: {reason_of(error)}") from None
+        return pa.schema([(name, pa.string()) for name in row])
+
+    def _parquet(self, first: int) -> Iterator[tuple[int, Entry]]:
+        with open_file(self.file.uri, self.options) as file:
+            parquet = pq.ParquetFile(file)
+            column = image_column(parquet.schema_arrow, self.column, self.file.uri)
+            self._check_carried(parquet.schema_arrow)
+            number = 0
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if number + rows > first:
+                    for place, entry in self._group(parquet, group, number, column):
+                        if place >= first:
+                            yield place, entry
+                number += rows
+
+    def _group(
+        self, parquet: pq.ParquetFile, group: int, number: int, column: ImageColumn
+    ) -> Iterator[tuple[int, Entry]]:
+        wanted = list(self.carry)
+        if column.kind == "uri":
+            wanted.append(column.name)
+        elif column.kind == "struct" and _has_path(parquet.schema_arrow, column):
+            wanted.append(f"{column.name}.path")
+        if not wanted:
+            for row in range(number, number + parquet.metadata.row_group(group).num_rows):
+                yield row, self._entry(row, None, column, ())
+            return
+        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
+            names = self._names(batch, column)
+            carried = [batch[name].to_pylist() for name in self.carry]
+            for row in range(batch.num_rows):
+                extra = tuple(values[row] for values in carried)
+                yield number, self._entry(number, names[row] if names else None, column, extra)
+                number += 1
+
+    def _names(self, batch: pa.RecordBatch, column: ImageColumn) -> list[str | None] | None:
+        if column.name not in batch.schema.names:
+            return None
+        values = batch[column.name]
+        return (values.field("path") if column.kind == "struct" else values).to_pylist()
+
+    def _entry(
+        self, number: int, name: str | None, column: ImageColumn, extra: tuple[Any, ...]
+    ) -> Entry:
+        uri, _, etag = self.file
+        if column.kind == "uri":
+            return _named(uri, number, name, extra)
+        return Entry(f"{uri}#{name or number}", None, etag, uri, number, extra=extra)
+
+    def _text(self, first: int) -> Iterator[tuple[int, Entry]]:
+        column = image_column(self._schema(), self.column, self.file.uri).name
+        with open_file(self.file.uri, self.options) as file:
+            for number, row in self._rows(file):
+                if number >= first:
+                    extra = tuple(_text_of(row.get(name)) for name in self.carry)
+                    yield number, _named(self.file.uri, number, _text_of(row.get(column)), extra)
+
+    def _rows(self, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        buffered = io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
+        text = io.TextIOWrapper(buffered, "utf-8-sig", newline="")
+        if suffix_of(self.file.uri) == ".csv":
+            yield from enumerate(csv.DictReader(text))
+            return
+        for number, line in enumerate(line for line in text if line.strip()):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"line {number + 1} of {self.file.uri!r} is not a JSON object")
+            yield number, row
+
+
+def _has_path(schema: pa.Schema, column: ImageColumn) -> bool:
+    type_ = schema.field(column.name).type
+    place = type_.get_field_index("path")
+    return place >= 0 and pa.types.is_string(type_.field(place).type)
+
+
+def _text_of(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    # JSON may hold half of a pair of surrogates, which is no character.
+    return text.encode(errors="replace").decode()
+
+
+def _named(table: str, number: int, name: str | None, extra: tuple[Any, ...]) -> Entry:
+    """The entry of an image that a table names."""
+    if not name:
+        nothing = "not_found: the row of the table names no image"
+        return Entry(f"{table}#{number}", None, None, fault=nothing, extra=extra)
+    if not scheme_of(name) and not name.startswith(("/", "file://")):
+        name = f"{table.rsplit('/', 1)[0]}/{name}"
+    return Entry(name, None, None, extra=extra)

@@ -1,0 +1,86 @@
+"""Command lines from frozen dataclasses, and errors of one line."""
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+
+from lib.common import logs
+from lib.common.errors import UserError
+
+Options = TypeVar("Options")
+_URI = re.compile(r"[a-z][a-z0-9]+:/")
+
+
+def parse(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:
+    """Read a command line into a dataclass; its docstring is the help.
+
+    Args:
+        options: the dataclass; nested dataclasses become groups of options.
+        arguments: without the program's name; None takes those of the process.
+        program: how the command is called, for the help.
+
+    Raises:
+        UserError: an option is missing, unknown or has a bad value.
+        SystemExit: help was asked for and has been shown.
+    """
+
+    def refuse(event: tyro_errors.ParseErrorEvent) -> NoReturn:
+        raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
+
+    with tyro_errors.on_parse_error(refuse), _ended_by_a_closed_pipe():
+        told = tyro.cli(options, args=arguments, prog=program)
+    for name, value in vars(told).items():
+        # What takes URIs is a text; a path with such a beginning would be made as a local folder.
+        if isinstance(value, Path) and _URI.match(str(value)):
+            raise UserError(f"--{name.replace('_', '-')} takes no URI; give a local path")
+    return told
+
+
+def run(job: Callable[[], int]) -> NoReturn:
+    """Run a job as a program and exit with its status; what the user can mend is one line, status 2."""
+    logs.start()
+    try:
+        sys.exit(job())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+@contextmanager
+def _ended_by_a_closed_pipe() -> Iterator[None]:
+    """Let `--help | head` end without words, as other programs do."""
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+def _reason(event: tyro_errors.ParseErrorEvent) -> str:
+    match event:
+        case tyro_errors.MissingArgs(unrecognized_tokens=[_, *_] as tokens):
+            return f"unknown option {' '.join(tokens)}"
+        case tyro_errors.MissingArgs(missing_arguments=missing):
+            names = (argument.arg.lowered.name_or_flags[0] for argument in missing)
+            return f"missing {', '.join(names)}"
+        case tyro_errors.UnrecognizedArgs(tokens=tokens):
+            return f"unknown option {' '.join(tokens)}"
+        case tyro_errors.InvalidChoice(argument=argument, value=value, choices=choices):
+            return f"{_flag(argument)} cannot be {value!r}; choose from {', '.join(choices)}"
+        case tyro_errors.BadValue(argument=argument):
+            return f"{_flag(argument)} needs a value"
+        case tyro_errors.InstantiationFailure(message=message, argument=argument):
+            return f"{_flag(argument)}: {message.splitlines()[0]}" if argument else message
+        case _:
+            return "these options do not fit together"
+
+
+def _flag(argument: object) -> str:
+    return argument.lowered.name_or_flags[0]  # type: ignore[attr-defined]

@@ -1,0 +1,48 @@
+"""Label rows beside the truth about the same faces."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lib.scoring.schema import AGE_DISTRIBUTION, OK
+
+LABEL_COLUMNS = (
+    "uri", "status", "error", "age", "age_low", "age_high", "gender", "gender_score", "model",
+)  # fmt: skip
+"""What a comparison needs of the label row."""
+WELCOME_COLUMNS = (AGE_DISTRIBUTION.name,)
+"""What it can do more with."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row i of both tables speaks of the same face.
+
+    Attributes:
+        truth: `name` (for people), `age` (float64, years), `gender`, `group` and, where it is known,
+            `sigma` (float64, years); null and NaN mean unknown.
+        labels: `LABEL_COLUMNS` and, where it is known, `age_distribution`.
+        about: what is compared; JSON.
+    """
+
+    truth: pa.Table
+    labels: pa.Table
+    about: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def statuses(self) -> dict[str, int]:
+        """Faces by status, the most frequent first."""
+        return dict(Counter(self.labels["status"].to_pylist()).most_common())
+
+    def without_label(self) -> list[str]:
+        """Each face that has no label, and why, in words."""
+        columns = (self.truth["name"], self.labels["status"], self.labels["error"])
+        table = pa.table(columns, ["name", "status", "error"])
+        faces = table.filter(pc.not_equal(table["status"], OK)).to_pylist()
+        return [": ".join(filter(None, face.values())) for face in faces]

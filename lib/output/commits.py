@@ -1,0 +1,186 @@
+"""Which rows have been written for good: kept true whenever a run is killed.
+
+`labels/` is the truth: an image is done when a file there has its row. Two things need care.
+
+Ray Data writes every file of rows in two phases: first `checkpoint/NAME.pending.parquet` with the ids,
+then the rows themselves into `labels/NAME-….parquet`, and last it renames the first to
+`checkpoint/NAME.parquet`. Killed in between, the pending file tells which rows do not count.
+
+Small files are merged into one of `compaction/`, whose name and sources are then written down in
+`compaction/plan.json`. With that the merged file counts: the sources are deleted and it is moved to
+`labels/`, in this run or in the next.
+"""
+
+import json
+import logging
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lib.archive.manifest import Manifest
+from lib.storage.files import Folder
+
+PENDING = ".pending.parquet"
+COMPACT_BYTES = 128 << 20
+"""Labels are merged into files of about that size; files of half of it are left alone."""
+READS_AT_A_TIME = 8
+
+_PLAN = "plan.json"
+
+log = logging.getLogger("score")
+
+
+def recover(output: Folder) -> None:
+    """Undo or finish what a killed run had begun: afterwards every file of `labels/` counts."""
+    roll_back(output / "labels", output / "checkpoint")
+    _finish_compaction(output)
+    (output / "checkpoint").delete_all()
+
+
+def roll_back(labels: Folder, checkpoint: Folder) -> None:
+    """Delete the label files that a killed run did not commit."""
+    pending = checkpoint.files(PENDING)
+    if not pending:
+        return
+    parts = labels.files()
+    for name in pending:
+        begin = name.removesuffix(PENDING)
+        for part in parts:
+            if part.startswith(begin):
+                labels.delete(part)
+        checkpoint.delete(name)
+
+
+def committed(labels: Folder, next_id: int) -> NDArray[np.bool_]:
+    """Which of the ids 0 to `next_id` - 1 have their row, (next_id,); after `recover`."""
+    done = np.zeros(next_id, np.bool_)
+    for _, rows in _tables(labels, labels.files(), ["id"]):
+        done[rows["id"].to_numpy()] = True
+    return done
+
+
+def ids_with_status(labels: Folder, statuses: Iterable[str]) -> NDArray[np.int64]:
+    """Ids of the rows that have one of these statuses."""
+    wanted = pa.array(list(statuses), pa.string())
+    found = [
+        rows["id"].to_numpy()[pc.is_in(rows["status"], wanted).to_numpy()]
+        for _, rows in _tables(labels, labels.files(), ["id", "status"])
+    ]
+    return np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+
+def forget(labels: Folder, ids: NDArray[np.int64]) -> int:
+    """Drop the rows of these images: they are not done any more. Gives the number of rows.
+
+    Each file is replaced at once. Killed half-way, some images are forgotten and some are not.
+    """
+    if not len(ids):
+        return 0
+    dropped = 0
+    for name, rows in _tables(labels, labels.files(), ["id"]):
+        gone = np.isin(rows["id"].to_numpy(), ids)
+        if not gone.any():
+            continue
+        dropped += int(gone.sum())
+        if gone.all():
+            labels.delete(name)
+        else:
+            labels.write_table(name, labels.read_table(name).filter(pa.array(~gone)))
+    return dropped
+
+
+def write_remaining(
+    manifest: Manifest, folder: Folder, done: NDArray[np.bool_], target: Folder
+) -> list[int]:
+    """Copy the manifest's rows that are not done, a file for each part of it that has any.
+
+    Returns:
+        The number of rows in each file.
+    """
+    target.delete_all()
+    counts: list[int] = []
+    for part in manifest.parts:
+        rows = folder.read_table(part)
+        rows = rows.filter(pa.array(~done[rows["id"].to_numpy()]))
+        if len(rows):
+            target.write_table(f"part-{len(counts):05}.parquet", rows, group_rows=10_000)
+            counts.append(len(rows))
+    return counts
+
+
+def compact(output: Folder) -> int:
+    """Merge small files of labels; the order of rows does not matter. Gives the number of files left."""
+    labels = output / "labels"
+    for names in _groups(labels.sizes()):
+        merged = f"compact-{uuid.uuid4().hex}.parquet"
+        with (output / "compaction").new_file(merged) as file:
+            _merge(labels, names, file)
+        plan = {"merged": merged, "sources": names}
+        (output / "compaction").write(_PLAN, json.dumps(plan).encode())
+        _finish_compaction(output)
+    return len(labels.files())
+
+
+def _groups(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Small files, at least two together, of about `COMPACT_BYTES`."""
+    group: list[str] = []
+    together = 0
+    for name, size in sizes.items():
+        if size >= COMPACT_BYTES // 2:
+            continue
+        group.append(name)
+        together += size
+        if together >= COMPACT_BYTES:
+            yield group
+            group, together = [], 0
+    if len(group) > 1:
+        yield group
+
+
+def _merge(labels: Folder, names: list[str], file: pa.NativeFile) -> None:
+    writer = None
+    waiting: list[pa.Table] = []
+    for number, (_, rows) in enumerate(_tables(labels, names, None), 1):
+        writer = writer or pq.ParquetWriter(file, rows.schema)
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= 10_000 or number == len(names):
+            # Without `faces` a row is small; a group of ten thousand is what readers like.
+            writer.write_table(pa.concat_tables(waiting))
+            waiting = []
+    if writer is not None:
+        writer.close()
+
+
+def _finish_compaction(output: Folder) -> None:
+    """Do what the plan says, if there is one, and clear up."""
+    folder = output / "compaction"
+    try:
+        plan = json.loads(folder.read(_PLAN))
+    except FileNotFoundError:
+        plan = None
+    if plan:
+        labels = output / "labels"
+        if folder.holds(plan["merged"]):
+            for name in plan["sources"]:
+                labels.delete(name)
+            folder.move(plan["merged"], labels)
+        folder.delete(_PLAN)
+    folder.delete_all()
+
+
+def _tables(
+    folder: Folder, names: list[str], columns: list[str] | None
+) -> Iterator[tuple[str, pa.Table]]:
+    """Files one after the other, a few of them read ahead."""
+    with ThreadPoolExecutor(READS_AT_A_TIME) as threads:
+        for start in range(0, len(names), READS_AT_A_TIME):
+            group = names[start : start + READS_AT_A_TIME]
+            yield from zip(
+                group, threads.map(lambda n: folder.read_table(n, columns), group), strict=True
+            )

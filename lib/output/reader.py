@@ -1,0 +1,172 @@
+"""The folder that a labelling leaves behind, or still writes, to be read and never changed."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from lib.archive.manifest import Manifest, read_manifest
+from lib.common.errors import UserError
+from lib.output import run_record, summary
+from lib.output.commits import PENDING
+from lib.storage.files import Folder
+from lib.storage.files import folder as as_folder
+
+LOOKS = 3
+THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
+"""Small files are read side by side: from a bucket nearly all of the time is waiting for answers."""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A file of label rows that is there for good.
+
+    Attributes:
+        path: on the output's file system.
+        written: when, in seconds since 1970.
+    """
+
+    path: str
+    written: float
+
+
+@dataclass(frozen=True)
+class FileCounts:
+    """What a file holds: its rows by status, and when they were written, in seconds since 1970."""
+
+    written: float
+    statuses: Counter[str]
+
+
+class Output:
+    """What is in the output folder of a labelling, on a local disk or in a bucket.
+
+    Attributes:
+        name: the folder as it was given.
+        record: what the labels are made from: the contents of `run.json`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Look for the record of a run.
+
+        Args:
+            folder: what jobs.score had as --output, a path or a URI.
+
+        Raises:
+            UserError: the folder holds no labelling, or cannot be read.
+        """
+        self.name = folder
+        try:
+            self._folder = as_folder(folder)
+            self.record = self._json(run_record.FILE)
+        except FileNotFoundError:
+            raise UserError(
+                f"no labelling in {folder!r}: it has no {run_record.FILE}; "
+                "give the folder that was the --output of jobs.score"
+            ) from None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot read {folder!r}: {reason}") from None
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """All options that change a label, as `run.json` has them."""
+        return self.record.get("fingerprint", {})
+
+    def manifest(self) -> Manifest | None:
+        """What there is to label; None while the archive is being listed."""
+        try:
+            return read_manifest(self._folder / "manifest")
+        except FileNotFoundError:
+            return None
+
+    def places(self, ids: Collection[int]) -> dict[int, pa.Table]:
+        """Where images are: for each id its row of the manifest, as the stage `Fetch` takes it."""
+        manifest, listed = self.manifest(), self._folder / "manifest"
+        found: dict[int, pa.Table] = {}
+        for part in manifest.parts if manifest else ():
+            rows = listed.read_table(part)
+            rows = rows.filter(pc.is_in(rows["id"], pa.array(ids, pa.int64())))
+            found |= {rows["id"][i].as_py(): rows.slice(i, 1) for i in range(len(rows))}
+        return found
+
+    def summary(self) -> Mapping[str, Any] | None:
+        """The contents of `summary.json`; None before the end of a labelling."""
+        try:
+            return self._json(summary.FILE)
+        except (FileNotFoundError, ValueError):  # not written yet, or only in part
+            return None
+
+    def label_files(self) -> list[LabelFile]:
+        """The files of rows that count, by name.
+
+        A file that is being written, or was when its run was killed, is none of them.
+        """
+        # In this order: a file that appears after its listing cannot be missing from the other one.
+        labels = _list(self._folder / "labels")
+        pending = tuple(
+            info.base_name.removesuffix(PENDING)
+            for info in _list(self._folder / "checkpoint")
+            if info.base_name.endswith(PENDING)
+        )
+        return [
+            LabelFile(info.path, (info.mtime_ns or 0) / 1e9)
+            for info in sorted(labels, key=lambda info: info.base_name)
+            if info.base_name.endswith(".parquet") and not info.base_name.startswith(pending)
+        ]
+
+    def open(self, file: LabelFile) -> pq.ParquetFile:
+        """Open a file of rows.
+
+        Raises:
+            FileNotFoundError: it is gone: a run has put it into a larger one.
+            UserError: it is not readable Parquet.
+        """
+        try:
+            # The few statuses stay words of a dictionary: half the time of a million strings.
+            return pq.ParquetFile(
+                self._folder.filesystem.open_input_file(file.path), read_dictionary=["status"]
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot read {file.path!r}: {reason}; label again into another --output"
+            ) from None
+
+    def counts(self) -> list[FileCounts]:
+        """The statuses of all rows, file by file; of a million rows in about a second.
+
+        Raises:
+            UserError: the files change all the time.
+        """
+        number = THREADS_ON_DISK if self._folder.is_local else THREADS_ELSEWHERE
+        with ThreadPoolExecutor(number) as threads:
+            for _ in range(LOOKS):
+                with suppress(FileNotFoundError):  # a run has put it into a larger one meanwhile
+                    return list(threads.map(self._count, self.label_files()))
+        raise UserError(
+            f"a run is rewriting the labels of {self.name!r}; look again when it is done"
+        )
+
+    def _count(self, file: LabelFile) -> FileCounts:
+        with self.open(file) as rows:
+            statuses = rows.read(columns=["status"], use_threads=False)["status"]
+        pairs = pc.value_counts(statuses).to_pylist()
+        return FileCounts(file.written, Counter({p["values"]: p["counts"] for p in pairs}))
+
+    def _json(self, name: str) -> Mapping[str, Any]:
+        return json.loads(self._folder.read(name))
+
+
+def _list(folder: Folder) -> list[fs.FileInfo]:
+    return folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))

@@ -1,0 +1,219 @@
+"""At most one run writes into an output at a time.
+
+On a local disk the run holds the file `lock.json` locked; the system lets go of it when the run ends,
+however it ends. In object storage the file itself is the lock. Whoever holds it renews it; where that
+stops, it expires, by the storage's own clock. Storage that knows conditional writes (S3, and much that
+speaks like it) never lets two runs have it; elsewhere a run looks, after a moment, whether it wrote last.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, NamedTuple, Self
+
+from lib.common.errors import UserError, reason_of
+from lib.storage import s3
+from lib.storage.files import Folder, scheme_of
+from lib.storage.s3 import S3Error
+
+FILE = "lock.json"
+EXPIRES_SECONDS = 60.0
+RENEW_SECONDS = 15.0
+ATTEMPTS, TIMEOUT_SECONDS = 4, 5.0
+"""Of each request, so that a stalled one is not still waited for when the lock has expired."""
+SETTLE_SECONDS = 2.0
+"""After that time a storage without conditional writes shows who wrote last."""
+
+log = logging.getLogger("score")
+
+
+class RunLock:
+    """Holds the lock of an output while a `with` block runs.
+
+    Raises:
+        UserError: on entering, where another run holds it.
+    """
+
+    def __init__(self, output: Folder) -> None:
+        self._lock: _LocalLock | _Lease
+        self._lock = _LocalLock(output) if output.is_local else _Lease(output)
+
+    def __enter__(self) -> Self:
+        self._lock.take()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+class _LocalLock:
+    def __init__(self, output: Folder) -> None:
+        self._output = output
+
+    def take(self) -> None:
+        try:
+            self._output.make()
+            self._file = Path(self._output.uri, FILE).open("a+")  # noqa: SIM115 - it stays open
+        except OSError as error:
+            raise UserError(f"cannot write to {str(self._output)!r}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = _parse(self._file.read().encode())
+            self._file.close()
+            raise UserError(_taken(self._output, holder)) from None
+        self._file.truncate(0)
+        self._file.write(json.dumps(_me("")))
+        self._file.flush()
+
+    def release(self) -> None:
+        # Not deleted: another run may have it open and wait to lock what would then be no file.
+        self._file.truncate(0)
+        self._file.close()
+
+
+class _Found(NamedTuple):
+    holder: dict[str, Any]
+    version: str
+    age: float
+
+
+class _Lease:
+    def __init__(self, output: Folder) -> None:
+        self._output = output
+        self._token = secrets.token_hex(8)
+        self._version = ""
+        self._done = Event()
+        self._thread = Thread(target=self._renew, name="lock", daemon=True)
+
+    def take(self) -> None:
+        try:
+            self._take()
+        except (S3Error, OSError) as error:
+            raise UserError(f"cannot write to {str(self._output)!r}: {reason_of(error)}") from None
+        self._thread.start()
+
+    def _take(self) -> None:
+        found = self._look()
+        if found is not None and not self._is_free(found):
+            left = max(0, round(EXPIRES_SECONDS - found.age))
+            hint = f"if that was killed, its lock expires in {left} s"
+            raise UserError(f"{_taken(self._output, found.holder)}; {hint}")
+        self._write({"IfMatch": found.version} if found else {"IfNoneMatch": "*"})
+        if self._write({"IfNoneMatch": "*"}):
+            # The file was there, so this storage does not know conditions.
+            time.sleep(SETTLE_SECONDS)
+        found = self._look()
+        if found is None or found.holder.get("token") != self._token:
+            raise UserError(_taken(self._output, found.holder if found else {}))
+        self._version = found.version
+
+    def _is_free(self, found: _Found) -> bool:
+        """Whether the lock has expired, or its holder has ended on this very machine."""
+        if found.age >= EXPIRES_SECONDS or not found.holder.get("token"):
+            return True
+        me = _me("")
+        if any(found.holder.get(name) != me[name] for name in ("host", "machine")):
+            return False
+        try:
+            os.kill(int(found.holder["pid"]), 0)
+        except (ProcessLookupError, ValueError, KeyError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def release(self) -> None:
+        self._done.set()
+        self._thread.join()
+        with suppress(S3Error, OSError):  # expires by itself then
+            found = self._look()
+            if found is not None and found.holder.get("token") == self._token:
+                self._output.delete(FILE)
+
+    def _renew(self) -> None:
+        held = time.monotonic()
+        while not self._done.wait(RENEW_SECONDS):
+            now = time.monotonic()
+            try:
+                self._write({"IfMatch": self._version})
+                found = self._look()
+            except (S3Error, OSError) as error:
+                log.warning("the lock could not be renewed: %s", reason_of(error))
+                if time.monotonic() - held < EXPIRES_SECONDS:
+                    continue
+                log.error("error: the lock has expired, and another run may have it")
+                break
+            if found is None or found.holder.get("token") != self._token:
+                log.error("error: %s", _taken(self._output, found.holder if found else {}))
+                break
+            held, self._version = now, found.version
+        else:
+            return
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C: it can go on when it has the lock
+
+    def _write(self, condition: dict[str, str]) -> bool:
+        """Write the lock, if the condition holds. Whose it is then is found out by looking."""
+        data = json.dumps(_me(self._token)).encode()
+        if scheme_of(self._output.uri) != "s3":
+            self._output.write(FILE, data)
+            return True
+        bucket, key = s3.split(f"{self._output.uri}/{FILE}")
+        return self._client.write(bucket, key, data, **condition) is not None
+
+    @property
+    def _client(self) -> s3.S3:
+        return s3.client(self._output.options, ATTEMPTS, TIMEOUT_SECONDS)
+
+    def _look(self) -> _Found | None:
+        if scheme_of(self._output.uri) != "s3":
+            return self._look_through_arrow()
+        bucket, key = s3.split(f"{self._output.uri}/{FILE}")
+        try:
+            data, version, age = self._client.read_with_age(bucket, key)
+        except S3Error as error:
+            if error.status == "not_found" and "bucket" not in error.message:
+                return None
+            raise
+        return _Found(_parse(data), version, age)
+
+    def _look_through_arrow(self) -> _Found | None:
+        files, path = self._output.filesystem, f"{self._output.path}/{FILE}"
+        try:
+            with files.open_input_stream(path) as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        written = (files.get_file_info(path).mtime_ns or 0) / 1e9
+        return _Found(_parse(data), "", time.time() - written)
+
+
+def _me(token: str) -> dict[str, Any]:
+    """Who holds the lock; process ids mean something only on the same machine."""
+    machine = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    return {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "machine": machine}
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(data)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _taken(output: Folder, holder: dict[str, Any]) -> str:
+    who = f" (process {holder['pid']} on {holder['host']})" if holder.get("pid") else ""
+    return f"another run{who} is writing to {str(output)!r}; wait for it, or give another --output"

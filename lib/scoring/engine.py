@@ -1,0 +1,193 @@
+"""Ray, set up for the jobs: quiet, and with what its defaults leave open."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+# Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
+# pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
+os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
+# Ray Data reports to Ray's makers how it is used, by a process of its own that takes seconds to start.
+os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
+
+import ray
+import ray.data
+import ray.util.metrics
+from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint.checkpoint_filter import CheckpointManager
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lib.common.errors import UserError
+from lib.common.telemetry import STAGE_SECONDS
+from lib.storage.files import Folder
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[dict[str, float]]:
+    """Connect to the cluster of the job or the environment, else start one here for the while.
+
+    Yields:
+        The cluster's resources by name.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    # Files are written about once a second, which is when Ray ends a worker that had nothing to do; a
+    # new one for every file took an eighth of two cores.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+    # A worker without a GPU would see all of them, and take memory of each.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    # In a submitted job the address is set, and everything else is the cluster's to say.
+    own: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        own = {"include_dashboard": False}
+        # Nobody asks a cluster of one job for metrics, and each process of Ray takes time to gather them.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+    with _native_errors_to_logs_only():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+        # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False  # the jobs have their own
+        # Every worker would add up its pages each second, for a figure that nobody reads.
+        context.memory_usage_poll_interval_s = None
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
+
+
+def machines() -> list[dict[str, float]]:
+    """The resources of each machine that is there now, by name."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextlib.contextmanager
+def _native_errors_to_logs_only() -> Iterator[None]:
+    """Keep Ray's native code off the terminal: it writes over the progress even of what it mends.
+
+    All of it is in the logs of Ray's session, too. Python's own messages still arrive.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(terminal), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+def commit_rows_in(checkpoint: Folder) -> None:
+    """Let Ray Data commit the rows that it writes, in two phases (see `lib.output.commits`).
+
+    Args:
+        checkpoint: folder for the ids that have been written; outside of what is written.
+    """
+    ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
+        "id",
+        checkpoint.path,
+        delete_checkpoint_on_success=False,
+        override_filesystem=checkpoint.filesystem,
+        checkpoint_manager_cls=_NothingToDrop,
+    )
+
+
+class _NothingToDrop(CheckpointManager):
+    """Tells Ray Data to read all rows: the jobs give it only those that are left.
+
+    Its own filter runs in actors of a whole CPU and a GiB each, for which a small machine has no room
+    beside the pools: with it, a resumed run went at ten rows a second.
+    """
+
+    def load_checkpoint(self, *_: Any) -> tuple[None, int]:
+        return None, 0
+
+
+def pool(least: int, most: int) -> ray.data.ActorPoolStrategy:
+    """A pool of workers that grows while it has more to do than it can, and there is room.
+
+    Each has few enough batches waiting that none idles at the end.
+    """
+    return ray.data.ActorPoolStrategy(
+        min_size=least, max_size=most, max_tasks_in_flight_per_actor=2
+    )
+
+
+@contextlib.contextmanager
+def failures_in_one_line(remedy: str) -> Iterator[None]:
+    """Turn what stops a run into one line; the way through Ray is in the logs of its session.
+
+    Args:
+        remedy: what the user can do then.
+
+    Raises:
+        UserError: in place of every other error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"the run stopped: {lines[-1] if lines else type(error).__name__}; {remedy}; "
+            "/tmp/ray/session_latest/logs has the details"
+        ) from error
+
+
+def beside_the_job() -> dict[str, Any]:
+    """Options of an actor that must live as long as the job: other machines may be lost."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
+@ray.remote(num_cpus=0)
+class _WorkSeconds:
+    def __init__(self, run: str) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._metric = ray.util.metrics.Counter(
+            STAGE_SECONDS, "Seconds of work of all workers, by kind", tag_keys=("run", "stage")
+        )
+        self._metric.set_default_tags({"run": run})
+
+    def add(self, seconds: dict[str, float]) -> None:
+        self._seconds.update(seconds)
+        for stage, value in seconds.items():
+            if value > 0:
+                self._metric.inc(value, tags={"stage": stage})
+
+    def total(self) -> dict[str, float]:
+        return dict(self._seconds)
+
+
+class WorkSeconds:
+    """Seconds by kind of work, summed over all workers of a cluster; a metric, too.
+
+    Args:
+        run: id of the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        actor: Any = _WorkSeconds
+        self._actor = actor.options(**beside_the_job()).remote(run)
+
+    def __call__(self, seconds: dict[str, float]) -> None:
+        """Add what one worker took for one batch; does not wait."""
+        self._actor.add.remote(seconds)
+
+    def total(self) -> dict[str, float]:
+        """All seconds so far."""
+        return ray.get(self._actor.total.remote())

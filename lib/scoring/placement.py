@@ -1,0 +1,274 @@
+"""Which stages run together in one pool of workers, and how many workers each pool gets."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from lib.common.errors import UserError
+
+Layout = Literal["auto", "fused", "separate"]
+
+FACES, AGE, GENDER = "faces", "age", "gender"
+TASK_CPUS = 0.05
+"""CPUs of a reading or writing task: they wait for storage, and must find room beside full pools."""
+LEFT_FREE = 0.2
+"""Share of the CPUs that the pools leave to those tasks. Pools start first: with nothing left, a run
+would wait for itself for ever."""
+GPU_WORKER_CPUS = 0.0
+"""CPUs of a worker on a GPU: none, so that no finder of faces on its machine keeps it off its GPU."""
+GPU_GIB = 16
+"""Memory of the smallest GPU that is in common use (NVIDIA T4)."""
+GPU_WORKER_GIB = 2
+"""What a worker takes of it besides its weights: libraries and a batch of activations."""
+WEIGHTS_IN_MEMORY = 4
+"""Times the size of the model's files: these hold half precision, and loading makes copies."""
+CPU_WORKER_GIB, WEIGHTS_IN_CPU_MEMORY = 1.0, 2
+"""Memory of a worker on CPUs: besides the weights, and times the size of the model's files."""
+WORKERS_PER_GPU = 4
+"""At most: while one prepares its batch, another one's is computed; more only take memory."""
+AHEAD = 1.25
+"""Faces are found this much faster than the models could take them: no GPU waits."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers that run the same stages.
+
+    Attributes:
+        name: of the pool, as in the options.
+        stages: what each worker does, in order: `FACES` (fetch, decode, detect, crop), `AGE`, `GENDER`.
+        actors: number of workers, the most that there may be.
+        cpus: CPUs that the scheduler sets aside for each; may be a fraction.
+        gpus: the same for GPUs.
+        least: number of workers to begin with, and to keep; lost ones are asked for again.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    actors: int
+    cpus: float
+    gpus: float = 0.0
+    least: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Threads for the computations of one worker."""
+        return max(1, int(self.cpus))
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a user wants of a pool; None leaves it to the cluster found.
+
+    Attributes:
+        actors: Number of workers.
+        cpus: CPUs for each worker; may be a fraction.
+        gpus: GPUs for each worker; may be a fraction.
+    """
+
+    actors: int | None = None
+    cpus: float | None = None
+    gpus: float | None = None
+
+    def check(self, option: str) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            UserError: names the option.
+        """
+        if self.actors is not None and self.actors < 1:
+            raise UserError(f"{option}.actors must be at least 1, not {self.actors}")
+        for name, value in (("cpus", self.cpus), ("gpus", self.gpus)):
+            if value is not None and value < 0:
+                raise UserError(f"{option}.{name} must be at least 0, not {value}")
+
+    def applied_to(self, pool: Pool) -> Pool:
+        """The pool with what the user said."""
+        told = replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
+        return told if self.actors is None else replace(told, least=self.actors)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a cluster with an autoscaler may grow to; of others it is what they have.
+
+    Attributes:
+        cpus: CPUs of all workers that there may be.
+        gpus: GPUs of all workers that there may be.
+    """
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+
+    def check(self, option: str) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            UserError: names the option.
+        """
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"{option}.{name} must be at least 0, not {value}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the workers of all pools share.
+
+    Attributes:
+        cpus: that are there now.
+        gpus: that are there now.
+        growth: what there may be later.
+        memory: bytes for all workers that are there now; None where it is unknown.
+    """
+
+    cpus: float
+    gpus: float
+    growth: Growth = field(default_factory=Growth)
+    memory: float | None = None
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float], growth: Growth | None = None) -> "Cluster":
+        """The cluster with these resources, as Ray names them."""
+        get = resources.get
+        return cls(get("CPU", 0), get("GPU", 0), growth or Growth(), get("memory"))
+
+    @property
+    def most_cpus(self) -> float:
+        """CPUs when it has grown."""
+        return max(self.cpus, self.growth.cpus)
+
+    @property
+    def most_gpus(self) -> float:
+        """GPUs when it has grown."""
+        return max(self.gpus, self.growth.gpus)
+
+
+def place(
+    layout: Layout,
+    shared_trunk: bool,
+    cluster: Cluster,
+    sizes: Mapping[str, Size],
+    weights: int = 0,
+    blocks: float = math.inf,
+    finder_gib: float = CPU_WORKER_GIB,
+) -> list[Pool]:
+    """Choose the pools, in the order in which an image passes them.
+
+    Without GPUs everything runs in one pool where both models stand on one trunk: one worker of one
+    thread for each CPU, which never waits for another and never hands pixels on. With GPUs, or two
+    trunks, finding faces and the models get pools of their own, side by side on different batches.
+
+    Args:
+        layout: "fused" and "separate" overrule the choice.
+        shared_trunk: whether age and gender stand on one trunk.
+        cluster: now and when it has grown.
+        sizes: what the user wants, by name of pool.
+        weights: bytes of the model's files, which say how many workers share a GPU or the memory.
+        blocks: of images that there are; a worker without one would only take time to start.
+        finder_gib: memory in GiB of a worker that finds faces, besides the weights of models.
+
+    Raises:
+        UserError: the pools do not fit the cluster.
+    """
+    if layout == "auto":
+        layout = "fused" if shared_trunk else "separate"
+    if not cluster.most_cpus:
+        raise UserError(
+            "the cluster has no CPUs for work: start workers, or say with --grows-to.cpus how many its "
+            "autoscaler may start"
+        )
+    cores = max(1, int(cluster.most_cpus))
+    room = cluster.most_cpus * (1 - LEFT_FREE)
+    if cluster.most_gpus:
+        tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
+        finders = min(cores, _fitting(cluster, finder_gib))
+        pools = _on_gpus(tasks, finders, room, cluster.most_gpus, weights)
+    elif layout == "fused":
+        actors = min(cores, _fitting(cluster, finder_gib, weights))
+        pools = [Pool(FACES, (FACES, AGE, GENDER), actors, room / actors)]
+    else:
+        # Each model is about as dear as finding the faces of a photograph: a third of the CPUs each.
+        third = max(1, min(cores, _fitting(cluster, finder_gib, weights)) // 3)
+        share = room / (3 * third)
+        pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
+    pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
+    pools = [sizes[pool.name].applied_to(pool) for pool in pools]
+    _check_fit(pools, cluster)
+    return pools
+
+
+def balanced(
+    pools: list[Pool], rates: Mapping[str, float], sizes: Mapping[str, Size]
+) -> list[Pool]:
+    """Size the pools to each other: models never wait for faces, and nothing is started for nothing.
+
+    Args:
+        pools: as `place` gives them: as many workers as the cluster holds; the first finds faces.
+        rates: images a second of one worker of each pool, measured alone, by name.
+        sizes: what the user wants; pools whose number of workers was told stay as they are.
+
+    Returns:
+        The pools, with as many finders of faces as feed the models `AHEAD` of time, or, where the CPUs
+        do not suffice for that, with as many workers of the models as they feed.
+    """
+    faces, *models = pools
+    if not models:
+        return pools
+    # Workers that share a GPU may slow each other down; rather too many finders than an idle GPU.
+    slowest = min(models, key=lambda pool: pool.actors * rates[pool.name])
+    wanted = AHEAD * slowest.actors * rates[slowest.name] / rates[FACES]
+    found = rates[FACES] * min(faces.actors, math.ceil(wanted))
+    needed = {faces.name: math.ceil(wanted)}
+    needed |= {pool.name: math.ceil(found / rates[pool.name]) for pool in models}
+    return [
+        pool if sizes[pool.name].actors is not None else _at_most(pool, needed[pool.name])
+        for pool in pools
+    ]
+
+
+def _at_most(pool: Pool, most: float) -> Pool:
+    actors = max(1, int(min(pool.actors, most)))
+    return replace(pool, actors=actors, least=min(pool.least, actors))
+
+
+def _begun(pool: Pool, cluster: Cluster) -> Pool:
+    """The pool with as many workers to begin with as there is room for now."""
+    now = cluster.gpus / cluster.most_gpus if pool.gpus else cluster.cpus / cluster.most_cpus
+    return replace(pool, least=max(1, int(pool.actors * now)))
+
+
+def _fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
+    """Workers whose memory the cluster has when it has grown."""
+    if cluster.memory is None or not cluster.cpus:
+        return max(1, int(cluster.most_cpus))
+    memory = cluster.memory * cluster.most_cpus / cluster.cpus
+    return max(1, int(memory / (gib * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
+
+
+def _on_gpus(
+    tasks: list[tuple[str, ...]], finders: int, room: float, gpus: float, weights: int
+) -> list[Pool]:
+    """A few workers on each GPU for each group of tasks; faces are found on the CPUs that are left."""
+    needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
+    workers = max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)) // len(tasks))
+    actors = max(1, int(gpus)) * workers
+    share = min(1.0, gpus) / len(tasks) / workers
+    cpus = min(GPU_WORKER_CPUS, room / 2 / (actors * len(tasks)))
+    models = [Pool(group[0], group, actors, cpus, share) for group in tasks]
+    left = room - sum(pool.actors * pool.cpus for pool in models)
+    return [Pool(FACES, (FACES,), finders, left / finders), *models]
+
+
+def _check_fit(pools: list[Pool], cluster: Cluster) -> None:
+    for kind, there, asked in (
+        ("CPUs", cluster.most_cpus - TASK_CPUS, sum(pool.actors * pool.cpus for pool in pools)),
+        ("GPUs", cluster.most_gpus, sum(pool.actors * pool.gpus for pool in pools)),
+    ):
+        if asked > there + 1e-6:
+            each = ", ".join(f"{pool.name} {pool.actors} actors" for pool in pools)
+            raise UserError(
+                f"the pools ({each}) take {asked:g} {kind}, and the cluster has {there:g} for them; "
+                "lower the numbers of actors or what each takes"
+            )

@@ -1,0 +1,145 @@
+"""How fast a worker of each pool is, on the images that are to be labelled, and how many that makes.
+
+Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from lib.common.errors import UserError
+from lib.scoring.pipeline import BATCH, Labelling
+from lib.scoring.placement import Pool, Size, balanced
+from lib.scoring.stages.stage import Chain, Stage
+
+log = logging.getLogger("pools")
+
+PARTS = 8
+"""Of the list of images, from which the sample comes."""
+FEWEST_FACES = 4
+TELL_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
+
+
+def sized(
+    labelling: Labelling,
+    pools: list[Pool],
+    sizes: Mapping[str, Size],
+    images: Callable[[], pa.Table],
+) -> list[Pool]:
+    """Size pools on CPUs and on GPUs to each other, by what is measured, and say so.
+
+    Args:
+        labelling: what is to be done.
+        pools: in the order in which an image passes them, as large as the cluster.
+        sizes: what the user wants, by name of pool.
+        images: gives some of the rows that the source of `labelling` takes, if they are needed.
+    """
+    told = all(sizes[pool.name].actors is not None for pool in pools)
+    if any(pool.gpus for pool in pools) and not told:
+        log.info("measuring a worker of each pool")
+        if rates := measure(labelling, pools, images()):
+            pools = balanced(pools, rates, sizes)
+            _tell(pools, rates)
+        else:
+            log.info("too few faces in %d images: the pools stay as large as the cluster", BATCH)
+    for pool in pools:
+        log.info("%s", described(pool))
+    return pools
+
+
+def _tell(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
+    log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
+    faces, *models = pools
+    found = faces.actors * rates[faces.name]
+    for pool in models:
+        log.info(
+            "%s: %.1f workers of %s for each worker; at most they take %.0f images/s and get %.0f",
+            pool.name, rates[pool.name] / rates[faces.name], faces.name,
+            pool.actors * rates[pool.name], found,
+        )  # fmt: skip
+
+
+def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:
+    """A batch of rows from all over: those that come first may all be without a face.
+
+    Args:
+        read: gives the rows of a part.
+        parts: names of all.
+    """
+    some = parts[:: max(1, len(parts) // PARTS)][:PARTS]
+    each = -(-BATCH // len(some))
+    tables = [read(part) for part in some]
+    picked = []
+    for table in tables:
+        count = min(each, len(table))
+        picked.append(table.take([len(table) * n // count for n in range(count)]))
+    return pa.concat_tables(picked).slice(0, BATCH)
+
+
+def described(pool: Pool) -> str:
+    """A pool in words."""
+    number = f"{pool.actors}" if pool.least == pool.actors else f"{pool.least} to {pool.actors}"
+    gpus = f" and {pool.gpus:g} GPUs" if pool.gpus else ""
+    return f"pool {pool.name} ({', '.join(pool.stages)}): {number} x {pool.cpus:.2f} CPUs{gpus}"
+
+
+@ray.remote
+class _Worker:
+    def run(self, stages: list[Stage], batch: pa.Table) -> tuple[pa.Table, float]:
+        """What the stages make of a batch, and images a second."""
+        chain = Chain(stages)
+        chain(batch)  # the first batch traces the graphs
+        started = time.perf_counter()
+        result = chain(batch)
+        return result, len(batch) / (time.perf_counter() - started)
+
+
+def measure(labelling: Labelling, pools: Sequence[Pool], images: pa.Table) -> dict[str, float]:
+    """Images a second of one worker of each pool, by the pool's name.
+
+    Waits for machines that have the room; an autoscaler starts them.
+
+    Args:
+        labelling: what is to be done.
+        pools: in the order in which an image passes them.
+        images: a batch of what the source of `labelling` takes.
+
+    Returns:
+        Nothing where there are too few faces in them to measure a model by.
+
+    Raises:
+        UserError: such a machine has not come.
+    """
+    rates = {}
+    batch = images
+    for pool in pools:
+        # A machine that is lost meanwhile is replaced, as later in the pools.
+        worker = _Worker.options(  # type: ignore[attr-defined]
+            num_cpus=pool.cpus, num_gpus=pool.gpus, max_restarts=-1, max_task_retries=-1
+        ).remote()
+        stages = labelling.stages(pool, pool is pools[-1])
+        batch, rates[pool.name] = _waited_for(worker.run.remote(stages, batch), pool)
+        ray.kill(worker)
+        if pool is pools[0] and pc.sum(batch["face_count"]).as_py() < FEWEST_FACES:
+            return {}
+    return rates
+
+
+def _waited_for(result: ray.ObjectRef, pool: Pool) -> tuple[pa.Table, float]:
+    """A result, however long its machine takes to start; says what it waits for."""
+    for seconds in range(0, GIVE_UP_SECONDS, TELL_EVERY_SECONDS):
+        if seconds:
+            log.info(
+                "waiting for a machine with %.2f CPUs and %g GPUs for the pool %s, %d s",
+                pool.cpus, pool.gpus, pool.name, seconds,
+            )  # fmt: skip
+        if ray.wait([result], timeout=TELL_EVERY_SECONDS)[0]:
+            return ray.get(result)
+    raise UserError(
+        f"no machine with {pool.cpus:.2f} CPUs and {pool.gpus:g} GPUs for the pool {pool.name} in "
+        f"{GIVE_UP_SECONDS // 60} minutes; look at the quota, or change --grows-to"
+    )

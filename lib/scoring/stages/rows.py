@@ -1,0 +1,117 @@
+"""Probabilities → label rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lib.models.bundle import Bundle
+from lib.models.calibration import apply_temperature
+from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
+from lib.scoring.schema import BOX, face_columns, face_type, label_schema
+from lib.scoring.stages.predict import probabilities_column
+from lib.scoring.stages.stage import Stopwatch
+
+
+@dataclass
+class Label:
+    """Turns what the other stages found into the label row of `lib.scoring.schema`.
+
+    Attributes:
+        bundle: the model; its calibration is applied here.
+        with_distribution: give the whole distribution of the age, too.
+        carry: further columns that go with each image.
+    """
+
+    bundle: Bundle
+    with_distribution: bool = False
+    carry: tuple[str, ...] = ()
+
+    def setup(self, watch: Stopwatch) -> None:
+        """Nothing to load."""
+        self._watch = watch
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Label all images of the batch at once."""
+        with self._watch("label"):
+            return self._label(batch)
+
+    def _label(self, batch: pa.Table) -> pa.Table:
+        counts = batch["face_count"].to_numpy().astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        faces = self._faces(batch)
+        # The largest face comes first; an image without any takes row null, hence null everywhere.
+        main = faces.take(pa.array(offsets[:-1], mask=counts == 0))
+        schema = label_schema(self.with_distribution)
+        for name in self.carry:
+            schema = schema.append(batch.schema.field(name))
+        columns = {name: batch[name] for name in ("id", "uri", "status", "error")}
+        columns |= {name: batch[name] for name in ("width", "height", *self.carry)}
+        if "note" in batch.column_names:
+            columns["error"] = pc.coalesce(columns["error"], batch["note"])
+        columns |= {"face_count": pa.array(counts)}
+        columns |= dict(zip(faces.type.names, main.flatten(), strict=True))
+        columns |= {"faces": pa.ListArray.from_arrays(pa.array(offsets), faces)}
+        columns |= {"model": pa.array([model_id(self.bundle)] * len(batch))}
+        return pa.table(columns).select(schema.names).cast(schema)
+
+    def _faces(self, batch: pa.Table) -> pa.StructArray:
+        """All faces of the batch, one after the other."""
+        age = self._probabilities(batch, "age", AGE_CLASSES)
+        genders = np.array([*self.bundle.gender_labels, None], dtype=object)
+        gender = apply_temperature(
+            self._probabilities(batch, "gender", len(genders) - 1),
+            self.bundle.calibration.gender_temperature,
+        )
+        likelier = np.where(np.isnan(gender[:, 0]), len(genders) - 1, gender.argmax(axis=1))
+        mean, std = expected_age(age)
+        low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
+        box = _whole_pixels(_floats(batch, "boxes", 4))
+        values = {
+            "age": mean,
+            "age_std": std,
+            "age_low": low,
+            "age_high": high,
+            "gender": genders[likelier],
+            "gender_score": gender.max(axis=1),
+            "box": pa.StructArray.from_arrays([box[:, i] for i in range(4)], fields=list(BOX)),
+            "face_score": _floats(batch, "face_scores", 1)[:, 0],
+            "age_distribution": pa.FixedSizeListArray.from_arrays(
+                age.ravel(), AGE_CLASSES, mask=pa.array(np.isnan(age[:, 0]))
+            ),
+        }
+        columns = face_columns(self.with_distribution)
+        arrays = [_as(values[c.name], c.type) for c in columns]
+        return pa.StructArray.from_arrays(arrays, fields=list(face_type(self.with_distribution)))
+
+    def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
+        """Of all faces; NaN, which becomes null, where the model does not know the task."""
+        if task in self.bundle.networks:
+            return _floats(batch, probabilities_column(task), classes)
+        return np.full((sum(batch["face_count"].to_pylist()), classes), np.nan, np.float32)
+
+
+def model_id(bundle: Bundle) -> str:
+    """Name and the first twelve digits of the digest, as they stand in every label row."""
+    return f"{bundle.name}@{bundle.digest[:12]}"
+
+
+def _floats(batch: pa.Table, column: str, width: int) -> NDArray[np.float32]:
+    data = b"".join(batch[column].to_pylist())
+    return np.frombuffer(data, np.float32).reshape(-1, width)
+
+
+def _whole_pixels(boxes: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Boxes (n, 4) of x, y, width, height with rounded corners: those within an image stay within."""
+    corners = np.rint(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(
+        np.int32
+    )
+
+
+def _as(values: object, type_: pa.DataType) -> pa.Array:
+    """Convert; NaN means unknown, hence null."""
+    array = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    return array.cast(type_)

@@ -1,0 +1,569 @@
+"""S3 and what speaks like it, through boto3; small objects are read by a shorter way.
+
+boto3 takes 1.4 ms of a core to read an object of 5 KB, and pyarrow's client asks for every object twice
+(HEAD, GET) and cannot pay for requests. So `S3.read` lets botocore sign a GET and sends it itself: 0.5 ms
+and one request. All else goes through boto3.
+"""
+
+import errno
+import io
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from threading import Lock
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from lib.common.errors import UserError
+from lib.storage.retry import ATTEMPTS, Transient, retrying
+
+# It tells at every start where it has found credentials.
+logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
+
+SCHEME = "s3://"
+CONNECTIONS = 64
+CONNECT_SECONDS = 5.0
+TIMEOUT_SECONDS = 60.0
+SLOWEST_BYTES_A_SECOND = 1 << 20
+"""Large objects get more time than `TIMEOUT_SECONDS`: what comes at this speed is waited for."""
+_CHUNK = 1 << 20
+_ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,60})</Code>")
+_PASSING = frozenset({408, 429})
+_PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError"})
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """Where S3 is and how to use it; what is not given comes from AWS's environment and config files.
+
+    Attributes:
+        endpoint: URL of an S3-compatible server.
+        region: Of the bucket.
+        profile: In AWS's config files.
+        anonymous: Do not sign requests: for public buckets.
+        requester_pays: Agree to pay for the requests.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    anonymous: bool = False
+    requester_pays: bool = False
+
+    def resolved(self) -> "S3Options":
+        """The same, with what this machine's environment says: other machines may say otherwise.
+
+        Raises:
+            UserError: the profile is unknown, or the endpoint is no URL.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = _session(self)
+            config = session.get_scoped_config()
+            endpoint = self.endpoint or _endpoint_of(session, config)
+        except BotoCoreError as error:
+            raise UserError(f"AWS's configuration: {error}") from None
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                # Not repeated: there may be a password in it.
+                raise UserError(
+                    "the endpoint of S3 must be a URL such as http://127.0.0.1:9000, no user in it"
+                )
+        region = self.region or session.get_config_variable("region") or "us-east-1"
+        profile = self.profile or session.get_config_variable("profile")
+        return replace(self, endpoint=endpoint, region=region, profile=profile)
+
+
+class S3Error(Exception):
+    """What S3 refused; the message is one line without any secret.
+
+    Attributes:
+        status: `not_found`, `access_denied`, `too_large` or, for all else, `download_error`.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class _OtherRegionError(Exception):
+    """A bucket is in another region than that which was asked there."""
+
+    def __init__(self, region: str) -> None:
+        super().__init__(region)
+        self.region = region
+
+
+class Object(NamedTuple):
+    """An object that was listed; modified in seconds since 1970."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float = 0.0
+
+
+class Prefix(NamedTuple):
+    """Keys with this prefix were not listed one by one."""
+
+    key: str
+
+
+class S3:
+    """A client for one set of options; threads may share it."""
+
+    def __init__(
+        self, options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        """Make a client.
+
+        Args:
+            options: which server, and as whom.
+            attempts: of everything but `read`.
+            timeout: seconds of each attempt to wait for an answer, of everything but `read`.
+
+        Raises:
+            UserError: the options are impossible.
+        """
+        import boto3
+        import urllib3
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        options = options.resolved()
+        self._options = options
+        self._attempts = attempts
+        self._session = _session(options)
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=timeout,
+            max_pool_connections=CONNECTIONS,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            # Servers other than AWS's rarely know the newer checksums, or buckets as host names.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"} if options.endpoint else {},
+            **({"signature_version": UNSIGNED} if options.anonymous else {}),
+        )
+        self._client = boto3.session.Session(botocore_session=self._session).client(
+            "s3", endpoint_url=options.endpoint, region_name=options.region, config=config
+        )
+        self._region = self._client.meta.region_name
+        self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
+        self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+        self._bases: dict[str, str] = {}
+        self._elsewhere: dict[str, S3] = {}
+        """The clients for buckets in other regions than that of the options."""
+        self._lock = Lock()
+
+    def read(
+        self,
+        bucket: str,
+        key: str,
+        start: int = 0,
+        size: int | None = None,
+        max_bytes: int | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> tuple[bytes, str]:
+        """Read an object or a range of it in one request; what may pass is tried again.
+
+        Args:
+            bucket: of the object.
+            key: of the object.
+            start: first byte.
+            size: bytes to read; None reads to the end.
+            max_bytes: refuse more than that, of which nothing is read.
+            timeout: seconds for one attempt.
+
+        Returns:
+            The bytes and the etag.
+
+        Raises:
+            S3Error: says why there are none.
+        """
+        if size == 0:
+            return b"", ""  # there is no such range
+        if bucket in self._elsewhere:
+            return self._elsewhere[bucket].read(bucket, key, start, size, max_bytes, timeout)
+        try:
+            return retrying(
+                lambda: self._read(bucket, key, start, size, max_bytes, timeout), timeout
+            )
+        except Transient as failure:
+            raise S3Error("download_error", str(failure)) from None
+        except _OtherRegionError as error:
+            self._elsewhere[bucket] = client(replace(self._options, region=error.region))
+            return self.read(bucket, key, start, size, max_bytes, timeout)
+
+    def _read(
+        self,
+        bucket: str,
+        key: str,
+        start: int,
+        size: int | None,
+        max_bytes: int | None,
+        timeout: float,
+    ) -> tuple[bytes, str]:
+        import urllib3
+
+        headers = {}
+        if start or size is not None:
+            headers["Range"] = f"bytes={start}-{'' if size is None else start + size - 1}"
+        deadline = time.monotonic() + timeout
+        limits = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
+        url = self._base(bucket) + quote(key, safe="/~")
+        try:
+            # Not `request`, which takes . and .. in a key for folders.
+            response = self._pool.connection_from_url(url).urlopen(
+                "GET", f"/{url.split('/', 3)[3]}", headers=self._signed(url, headers),
+                timeout=limits, retries=False, redirect=False, preload_content=False,
+                decode_content=False,
+            )  # fmt: skip
+            try:
+                data = self._body(response, size, max_bytes, deadline)
+            except BaseException:
+                response.close()  # the rest of the body makes the connection useless
+                raise
+            response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Transient(_in_words(error)) from None
+        return data, response.headers.get("ETag", "").strip('"')
+
+    def _body(
+        self, response: Any, size: int | None, max_bytes: int | None, deadline: float
+    ) -> bytes:
+        if response.status not in (200, 206):
+            region = response.headers.get("x-amz-bucket-region", self._region)
+            if region != self._region:
+                raise _OtherRegionError(region)
+            raise _refusal(response.status, response.read(4096))
+        length = response.headers.get("Content-Length")
+        if max_bytes is not None and length is not None and int(length) > max_bytes:
+            raise S3Error("too_large", f"{length} bytes; the limit is {max_bytes}")
+        deadline += int(length or 0) / SLOWEST_BYTES_A_SECOND
+        parts = []
+        read = 0
+        while part := response.read1(_CHUNK):
+            parts.append(part)
+            read += len(part)
+            if max_bytes is not None and read > max_bytes:
+                raise S3Error("too_large", f"more than {max_bytes} bytes, the limit")
+            if time.monotonic() > deadline:
+                raise Transient("the server took too long to send the bytes")
+        if length is not None and read != int(length):
+            raise Transient(f"only {read} of {length} bytes came")
+        if size is not None and response.status == 200 and read > size:
+            raise S3Error("download_error", "the server does not know byte ranges")
+        return b"".join(parts)
+
+    def _signed(self, url: str, headers: dict[str, str]) -> dict[str, str]:
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        if self._options.requester_pays:
+            headers["x-amz-request-payer"] = "requester"
+        if self._options.anonymous:
+            return headers
+        credentials = self._session.get_credentials()
+        if credentials is None:
+            raise S3Error("access_denied", NO_CREDENTIALS)
+        request = AWSRequest("GET", url, headers=headers)
+        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
+        return dict(request.headers.items())
+
+    def _base(self, bucket: str) -> str:
+        """The URL of a bucket, as boto3 makes it from all that its configuration may say."""
+        from botocore.exceptions import NoCredentialsError, ParamValidationError
+
+        with self._lock:
+            if bucket not in self._bases:
+                try:
+                    url = self._client.generate_presigned_url(
+                        "get_object", {"Bucket": bucket, "Key": "k"}
+                    )
+                except NoCredentialsError:
+                    raise S3Error("access_denied", NO_CREDENTIALS) from None
+                except ParamValidationError:
+                    raise S3Error("not_found", f"no bucket can be called {bucket!r}") from None
+                self._bases[bucket] = url.partition("?")[0].removesuffix("k")
+            return self._bases[bucket]
+
+    def read_with_age(self, bucket: str, key: str) -> tuple[bytes, str, float]:
+        """An object, its etag, and for how many seconds it has been there by the server's clock.
+
+        Raises:
+            S3Error: says why there is none.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        answer = self._call("get_object", Bucket=bucket, Key=key, **self._payer)
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age = (now - answer["LastModified"]).total_seconds()
+        try:
+            return answer["Body"].read(), answer["ETag"].strip('"'), age
+        except BotoCoreError:
+            raise S3Error(
+                "download_error", "the connection ended before all bytes had come"
+            ) from None
+
+    def size(self, bucket: str, key: str) -> tuple[int, str]:
+        """Size and etag of an object.
+
+        Raises:
+            S3Error: says why there is none.
+        """
+        found = self._call("head_object", Bucket=bucket, Key=key, **self._payer)
+        return found["ContentLength"], found["ETag"].strip('"')
+
+    def pages(
+        self, bucket: str, prefix: str, after: str = "", folders: bool = False
+    ) -> Iterator[list[Object | Prefix]]:
+        """List a prefix in the order of its keys, up to a thousand at a time.
+
+        Args:
+            bucket: to look in.
+            prefix: that the keys begin with.
+            after: only what comes after this key.
+            folders: do not list what lies in folders below the prefix, only their prefixes.
+
+        Raises:
+            S3Error: it cannot be listed.
+        """
+        more: dict[str, Any] = {"StartAfter": after} if after else {}
+        if folders:
+            more["Delimiter"] = "/"
+        while True:
+            page = self._call(
+                "list_objects_v2", Bucket=bucket, Prefix=prefix, **more, **self._payer
+            )
+            found: list[Object | Prefix] = [
+                Object(o["Key"], o["Size"], o["ETag"].strip('"'), o["LastModified"].timestamp())
+                for o in page.get("Contents", ())
+            ]
+            if folders:
+                found += [Prefix(p["Prefix"]) for p in page.get("CommonPrefixes", ())]
+                found.sort(key=lambda item: item.key.encode())
+            yield found
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def write(self, bucket: str, key: str, data: bytes, **conditions: str) -> str | None:
+        """Write an object, whole or not at all.
+
+        Args:
+            bucket: to write into.
+            key: of the object.
+            data: its bytes.
+            conditions: `IfNoneMatch="*"`, `IfMatch=etag`.
+
+        Returns:
+            The etag; None if a condition does not hold.
+
+        Raises:
+            S3Error: it cannot be written.
+        """
+        try:
+            answer = self._call("put_object", Bucket=bucket, Key=key, Body=data, **conditions)
+        except S3Error as error:
+            if conditions and error.status == "precondition":
+                return None
+            raise
+        return answer["ETag"].strip('"')
+
+    def copy(self, bucket: str, source: str, target: str) -> None:
+        """Copy an object within its bucket."""
+        self._call(
+            "copy_object", Bucket=bucket, Key=target, CopySource={"Bucket": bucket, "Key": source}
+        )
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Delete an object; none is no error."""
+        self._call("delete_object", Bucket=bucket, Key=key)
+
+    def delete_all(self, bucket: str, keys: Sequence[str]) -> None:
+        """Delete objects, a thousand in a request.
+
+        Raises:
+            S3Error: one cannot be deleted.
+        """
+        for start in range(0, len(keys), 1000):
+            some = [{"Key": key} for key in keys[start : start + 1000]]
+            answer = self._call(
+                "delete_objects", Bucket=bucket, Delete={"Objects": some, "Quiet": True}
+            )
+            if errors := answer.get("Errors"):
+                raise S3Error("download_error", f"cannot delete {errors[0].get('Key')!r}")
+
+    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            return getattr(self._client, operation)(**arguments)
+        except ClientError as error:
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            refusal = _error(status, error.response.get("Error", {}).get("Code", ""))
+            if isinstance(refusal, Transient):  # boto3 has tried often enough
+                refusal = S3Error("download_error", f"{refusal} (tried {self._attempts} times)")
+            raise refusal from None
+        except NoCredentialsError:
+            raise S3Error("access_denied", NO_CREDENTIALS) from None
+        except BotoCoreError as error:
+            raise S3Error("download_error", f"{str(error).splitlines()[0]}") from None
+
+
+NO_CREDENTIALS = (
+    "no AWS credentials here; give them in AWS's environment or files, or use --s3.anonymous"
+)
+
+
+class as_os_errors:  # noqa: N801 - reads like a function
+    """Turns what S3 says into what a file system would."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, S3Error):
+            numbers = {"not_found": errno.ENOENT, "access_denied": errno.EACCES}
+            raise OSError(numbers.get(error.status, errno.EIO), error.message) from None
+
+
+class RangeFile(io.RawIOBase):
+    """An object as a file for reading, without memory of its own: each read is one request."""
+
+    def __init__(self, s3: S3, bucket: str, key: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._s3, self._bucket, self._key, self._timeout = s3, bucket, key, timeout
+        self.size, self.etag = s3.size(bucket, key)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, without a request."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as there are and fit."""
+        count = max(0, min(len(buffer), self.size - self._position))
+        if count:
+            with as_os_errors():
+                data, etag = self._s3.read(
+                    self._bucket, self._key, self._position, count, timeout=self._timeout
+                )
+            if etag != self.etag:
+                raise OSError(errno.EIO, "the file has changed while it was read")
+            count = len(data)
+            buffer[:count] = data
+            self._position += count
+        return count
+
+
+_clients: dict[tuple[S3Options, int, float], S3] = {}
+_clients_lock = Lock()
+
+
+def client(options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS) -> S3:
+    """The client of this process for some options; making one takes a third of a second."""
+    wanted = options, attempts, timeout
+    with _clients_lock:
+        if wanted not in _clients:
+            _clients[wanted] = S3(*wanted)
+        return _clients[wanted]
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://` URI.
+
+    Raises:
+        UserError: it has no bucket, or a user in it.
+    """
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if "@" in bucket or ":" in bucket:
+        # Not repeated: there may be a password in it.
+        raise UserError("an s3:// URI takes no user or password; use AWS's environment or config")
+    if not bucket:
+        raise UserError(f"{uri!r} names no bucket; give s3://BUCKET/PREFIX")
+    return bucket, key
+
+
+def _session(options: S3Options) -> Any:
+    from botocore.session import Session
+
+    return Session(profile=options.profile)
+
+
+def _endpoint_of(session: Any, config: dict[str, Any]) -> str | None:
+    """The endpoint that the environment or the profile gives, as boto3 would find it."""
+    import boto3
+
+    ignored = str(config.get("ignore_configured_endpoint_urls", "")).lower() == "true"
+    if ignored:
+        return None
+    made = boto3.session.Session(botocore_session=session).client("s3", region_name="us-east-1")
+    endpoint = made.meta.endpoint_url
+    host = urlsplit(endpoint).hostname or ""
+    return None if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else endpoint
+
+
+def _refusal(status: int, body: bytes) -> Exception:
+    code = _ERROR_CODE.search(body)
+    return _error(status, code[1].decode() if code else "")
+
+
+def _error(status: int, code: str) -> Exception:
+    """What an answer of the server means. Its text is left out: it may repeat the request."""
+    if code.isdecimal():
+        code = ""
+    said = f"{status} {code}".strip()
+    if status == 404 or code in ("NoSuchKey", "NoSuchBucket"):
+        return S3Error(
+            "not_found", "no such bucket" if code == "NoSuchBucket" else "no such object"
+        )
+    if status in (401, 403):
+        return S3Error("access_denied", f"the server refuses it ({said})")
+    if status in (409, 412):
+        return S3Error("precondition", f"the server answered {said}")
+    if status >= 500 or status in _PASSING or code in _PASSING_CODES:
+        return Transient(f"the server answered {said}")
+    return S3Error("download_error", f"the server answered {said}")
+
+
+def _in_words(error: Exception) -> str:
+    """A failure of the connection in a few words, without addresses and headers."""
+    import urllib3
+
+    match error:
+        case urllib3.exceptions.ReadTimeoutError():
+            return "the server took too long to send the bytes"
+        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.NewConnectionError():
+            return "the server cannot be reached"
+        case urllib3.exceptions.IncompleteRead():
+            return "the connection ended before all bytes had come"
+        case urllib3.exceptions.SSLError():
+            return "the server's certificate is not trusted"
+        case urllib3.exceptions.ProtocolError() | OSError():
+            return "the connection was reset"
+        case _:
+            return f"the connection failed ({type(error).__name__})"

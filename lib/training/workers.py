@@ -1,0 +1,414 @@
+"""Training on Ray Train: workers, checkpoints, and what is told of them.
+
+Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+"""
+
+import logging
+import math
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.collective
+from numpy.typing import NDArray
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+# Before Ray Train's import of TensorFlow, which takes longer.
+from lib.common import tensorflow_settings as runtime  # isort: skip
+from ray.train.tensorflow import TensorflowTrainer
+
+from lib.common.errors import UserError, reason_of
+from lib.models.backbones.registry import BACKBONES
+from lib.models.bundle import Bundle
+from lib.scoring.engine import beside_the_job
+from lib.scoring.placement import Cluster
+from lib.storage.files import Folder
+from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
+from lib.training.history import History
+from lib.training.recipe import Backbone, Recipe
+
+log = logging.getLogger("train")
+
+CHECKPOINTS, BEST = "checkpoints", "best"
+LEFT_FREE = 0.1
+"""CPUs of the cluster that no worker gets: what runs beside them must find room."""
+TELL_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker must know.
+
+    Attributes:
+        data: folder of labelled faces.
+        output: folder of the run.
+        backbone: the trunk.
+        weights: file for it.
+        teachers: models whose answers are learnt, too.
+        recipe: how to train, with nothing left to the backbone.
+        checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
+        pictures_after: epochs after which class separation is drawn, besides the last one.
+        workers: processes that train together; while some are lost, the others share their part.
+    """
+
+    data: Folder
+    output: Folder
+    backbone: Backbone
+    weights: Path | None
+    teachers: tuple[Bundle, ...]
+    recipe: Recipe
+    checkpoint_steps: int
+    pictures_after: tuple[int, ...]
+    workers: int
+
+
+def cpus_of_each(
+    workers: int,
+    wanted: float | None,
+    use_gpu: bool,
+    cluster: Cluster,
+    machines: Sequence[Mapping[str, float]],
+) -> float:
+    """CPUs for each worker.
+
+    Args:
+        workers: that train together.
+        wanted: CPUs of each; None takes as many as each can have.
+        use_gpu: whether each needs a GPU.
+        cluster: now and when it has grown; where it grows, nothing is known of its machines.
+        machines: the resources of each that is there now, as Ray names them.
+
+    Raises:
+        UserError: the cluster has no room for the workers.
+    """
+    if use_gpu and cluster.most_gpus < workers:
+        raise UserError(
+            f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
+            "--workers or leave out --use-gpu"
+        )
+    if cluster.growth.cpus:
+        machines = [{"CPU": cluster.most_cpus, "GPU": cluster.most_gpus}]
+    rooms = [machine.get("CPU", 0.0) - LEFT_FREE for machine in machines]
+    most = [int(machine.get("GPU", 0.0)) if use_gpu else workers for machine in machines]
+
+    def fitting(cpus: float) -> int:
+        return sum(
+            min(gpus, int(room / cpus + 1e-6))
+            for room, gpus in zip(rooms, most, strict=True)
+            if room > 0
+        )
+
+    shares = {int(100 * room / n) / 100 for room in rooms for n in range(1, workers + 1)}
+    possible = [cpus for cpus in shares if cpus > 0 and fitting(cpus) >= workers]
+    cpus = wanted or max(possible, default=1.0)
+    if fitting(cpus) < workers:
+        free = ", ".join(f"{room:g}" for room in rooms if room > 0) or "none"
+        raise UserError(
+            f"{workers} workers of {cpus:g} CPUs do not fit: the machines have {free} CPUs free; lower "
+            "--workers or --cpus"
+        )
+    return cpus
+
+
+def run(
+    plan: Plan,
+    least_workers: int | None,
+    cpus: float,
+    use_gpu: bool,
+    keep: int,
+    max_failures: int,
+    history: History,
+) -> Checkpoint:
+    """Train until the last epoch, from the last checkpoint if there is one.
+
+    Returns:
+        The weights of the epoch with the lowest validation error.
+
+    Raises:
+        UserError: a worker said why it cannot go on.
+    """
+    actor: Any = _Journal
+    journal = actor.options(**beside_the_job()).remote()
+    trainer = TensorflowTrainer(
+        work,
+        train_loop_config={"plan": plan, "journal": journal, "threads": max(1, round(cpus))},
+        scaling_config=ScalingConfig(
+            # mypy sees the class of Ray Train's first version, without elasticity.
+            num_workers=(least_workers, plan.workers) if least_workers else plan.workers,  # type: ignore[arg-type]
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=plan.output.path,
+            storage_filesystem=plan.output.filesystem,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=keep),
+        ),
+    )
+    interrupt = signal.getsignal(signal.SIGINT)
+    with _Reader(journal, history), _signals() as arrived:
+        try:
+            trainer.fit()
+            # Of a run that is just over, Ray Train forgets it.
+            if signal.SIGINT in arrived():
+                raise KeyboardInterrupt
+        except Exception:
+            if reason := ray.get(journal.reason.remote()):
+                raise UserError(reason) from None
+            raise
+        except SystemExit:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        finally:
+            signal.signal(signal.SIGINT, interrupt)  # Ray Train has taken it for itself
+    best = plan.output / BEST
+    if not best.holds(FACTS):
+        raise UserError("the training diverged: it has no finite error; lower --learning-rate")
+    return Checkpoint(best.path, best.filesystem)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bytes]]:
+    """Watch for signals, whoever handles them; gives the numbers of those that have arrived."""
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+
+        def arrived() -> bytes:
+            with suppress(BlockingIOError):
+                return here.recv(4096)
+            return b""
+
+        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        try:
+            yield arrived
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    journal = config["journal"]
+    try:
+        # What one worker could not do no other one can.
+        if reason := ray.get(journal.reason.remote()):
+            raise UserError(reason)
+        _train(config["plan"], journal, config["threads"])
+    except UserError as error:
+        ray.get(journal.fail.remote(str(error)))
+        raise
+
+
+def _train(plan: Plan, journal: Any, threads: int) -> None:
+    import tensorflow as tf
+
+    from lib.datasets.labelled_faces import LabelledFaces
+    from lib.training.faces import decode_faces, open_faces, read_labels
+    from lib.training.loop import Trainer
+    from lib.training.networks import build_networks
+
+    runtime.configure(threads)
+    # Between GPUs it takes NCCL, else gRPC.
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    # Fewer workers share the same batches, so steps and schedules stay what they are.
+    recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
+    assert recipe.size is not None
+    teachers = [bundle.here() for bundle in plan.teachers]
+    largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
+    side = round(largest * 1.2)  # a fifth above the crop, for the zoom
+    splits = {}
+    for split in ("train", "val"):
+        faces = LabelledFaces(plan.data, split)
+        labels = read_labels(faces)
+        if context.get_local_rank() == 0:
+            decode_faces(faces, labels, side, cache_folder())
+        ray.train.collective.barrier()
+        splits[split] = open_faces(decode_faces(faces, labels, side, cache_folder()), labels)
+    trainer = Trainer(
+        strategy,
+        lambda: build_networks(
+            plan.backbone,
+            None if BACKBONES[plan.backbone].any_size else recipe.size,
+            recipe.dropout,
+            plan.weights,
+            recipe.tasks,
+        ),
+        recipe, recipe.size, splits["train"], splits["val"], rank, workers,
+        teachers,
+    )  # fmt: skip
+    position = Position()
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            arrays, position = read_checkpoint(Path(folder))
+        trainer.restore(arrays)
+        position.losses = [loss / workers for loss in position.losses]
+    _epochs(replace(plan, recipe=recipe), trainer, position, journal if rank == 0 else None, rank)
+
+
+def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) -> None:
+    """Train epoch by epoch; all ranks make the same calls."""
+    recipe = plan.recipe
+    told = 0.0
+    started = time.monotonic()
+
+    def tell(rate: float = 0.0) -> None:
+        if journal is not None:
+            journal.tell.remote(position.history, position.step, trainer.steps, rate)
+
+    def after_step(now: Any) -> None:
+        nonlocal told
+        if journal is not None and time.monotonic() - told >= TELL_EVERY_SECONDS:
+            told = time.monotonic()
+            faces = now.step * recipe.batch_size * trainer.workers
+            tell(faces / (told - started))
+        if (
+            plan.checkpoint_steps
+            and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
+        ):
+            _report(trainer, now, rank)
+
+    tell()
+    while position.epoch < recipe.epochs and not _stale(position.history, recipe):
+        started = time.monotonic()
+        rate = trainer.train_epoch(position, after_step)
+        losses = trainer.global_losses(position.losses)
+        position.history.append(
+            {
+                "epoch": position.epoch + 1,
+                "loss": sum(losses) / len(losses),
+                **trainer.validate(trainer.size_in(position.epoch)),
+                "workers_apart": trainer.workers_apart(),
+                "images_per_second": rate,
+                "seconds": time.monotonic() - started,
+                "step": (position.epoch + 1) * trainer.steps,
+            }
+        )
+        position.epoch, position.step, position.losses = position.epoch + 1, 0, []
+        last = position.epoch == recipe.epochs or _stale(position.history, recipe)
+        drawn = "age" in recipe.tasks and (last or position.epoch in plan.pictures_after)
+        if journal is not None and drawn:
+            ray.get(journal.show.remote(position.epoch, trainer.distributions))
+        if rank == 0 and _is_best(position.history, recipe):
+            _keep(trainer, position, plan.output / BEST)
+        _report(trainer, position, rank)
+        tell(rate)
+
+
+def _report(trainer: Any, position: Any, rank: int) -> None:
+    """Write a checkpoint; every worker reports, and the first one's state is that of all."""
+    position = replace(position, losses=trainer.global_losses(position.losses))
+    arrays = trainer.arrays() if rank == 0 else None
+    with tempfile.TemporaryDirectory() as folder:
+        if arrays is not None:
+            write_checkpoint(Path(folder), arrays, position)
+            ray.train.report({}, checkpoint=Checkpoint.from_directory(folder))
+        else:
+            ray.train.report({}, checkpoint=None)
+
+
+def _keep(trainer: Any, position: Any, best: Folder) -> None:
+    """Write the averaged weights, in place of those of the epoch that was the best before."""
+    from lib.training.loop import AVERAGED
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder), {AVERAGED: trainer.averaged()}, position)
+        best.upload(Path(folder), last=FACTS)
+
+
+def _is_best(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether the last epoch has the lowest validation error of those at the full size."""
+    errors = _errors(history, recipe)
+    *before, last = errors or [math.nan]
+    return math.isfinite(last) and not any(error <= last for error in before)
+
+
+def _stale(history: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether `patience` epochs at the full size have not lowered the validation error."""
+    patience = recipe.patience
+    errors = _errors(history, recipe)
+    if not patience or len(errors) <= patience:
+        return False
+    return min(errors[-patience:]) >= min(errors[:-patience])
+
+
+def _errors(history: list[dict[str, Any]], recipe: Recipe) -> list[float]:
+    """Validation errors of the epochs that count: those at the full size."""
+    return [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+
+
+def cache_folder() -> Path:
+    """Where a machine keeps decoded faces: not shared between users, and gone with the machine."""
+    return Path(tempfile.gettempdir(), f"faces-{os.getuid()}")
+
+
+@ray.remote(num_cpus=0)
+class _Journal:
+    """Carries what the first worker tells to the job."""
+
+    def __init__(self) -> None:
+        self._news: tuple[list[dict[str, Any]], int, int, float] | None = None
+        self._reason: str | None = None
+        self._pictures: dict[int, NDArray[np.float64]] = {}
+
+    def tell(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
+        self._news = epochs, step, steps, rate
+
+    def news(self) -> tuple[list[dict[str, Any]], int, int, float] | None:
+        return self._news
+
+    def show(self, epoch: int, distributions: NDArray[np.float64]) -> None:
+        self._pictures[epoch] = distributions
+
+    def take_pictures(self) -> dict[int, NDArray[np.float64]]:
+        pictures, self._pictures = self._pictures, {}
+        return pictures
+
+    def fail(self, reason: str) -> None:
+        self._reason = reason
+
+    def reason(self) -> str | None:
+        return self._reason
+
+
+class _Reader:
+    """Reads the journal, from a thread of its own, while a `with` block runs."""
+
+    def __init__(self, journal: Any, history: History) -> None:
+        self._journal, self._history = journal, history
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="journal", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._read()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(TELL_EVERY_SECONDS):
+            try:
+                self._read()
+            except OSError as error:  # the next time, or the end, writes it again
+                log.warning("the metrics could not be written: %s", reason_of(error))
+
+    def _read(self) -> None:
+        if news := ray.get(self._journal.news.remote()):
+            self._history.update(*news)
+        for epoch, distributions in ray.get(self._journal.take_pictures.remote()).items():
+            self._history.picture(epoch, distributions)

@@ -1,0 +1,164 @@
+import pytest
+
+from lib.common.errors import UserError
+from lib.scoring.placement import (
+    AGE,
+    AHEAD,
+    FACES,
+    GENDER,
+    TASK_CPUS,
+    Cluster,
+    Growth,
+    Layout,
+    Size,
+    balanced,
+    place,
+)
+
+LAYOUTS: dict[Layout, int] = {"fused": 2, "separate": 3}
+"""How many pools there are with GPUs."""
+SIZES = {FACES: Size(), AGE: Size(), GENDER: Size()}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 8, 96])
+@pytest.mark.parametrize("gpus", [0, 1, 4])
+@pytest.mark.parametrize("shared_trunk", [True, False])
+@pytest.mark.parametrize("layout", ["auto", "fused", "separate"])
+def test_every_stage_once_and_room_for_tasks(
+    layout: Layout, shared_trunk: bool, gpus: int, cpus: int
+) -> None:
+    pools = place(layout, shared_trunk, Cluster(cpus, gpus), SIZES)
+    assert [stage for pool in pools for stage in pool.stages] == [FACES, AGE, GENDER]
+    assert sum(pool.actors * pool.cpus for pool in pools) <= cpus - 2 * TASK_CPUS
+    assert sum(pool.actors * pool.gpus for pool in pools) <= gpus
+    assert all(pool.actors >= 1 for pool in pools)
+    if gpus:
+        assert sum(pool.gpus for pool in pools) > 0
+
+
+@pytest.mark.parametrize(
+    ("layout", "shared_trunk", "pools"),
+    [
+        ("auto", True, [(FACES, AGE, GENDER)]),
+        ("auto", False, [(FACES,), (AGE,), (GENDER,)]),
+        ("separate", True, [(FACES,), (AGE,), (GENDER,)]),
+        ("fused", False, [(FACES, AGE, GENDER)]),
+    ],
+)
+def test_what_runs_together_on_cpus(
+    layout: Layout, shared_trunk: bool, pools: list[tuple[str, ...]]
+) -> None:
+    assert [pool.stages for pool in place(layout, shared_trunk, Cluster(8, 0), SIZES)] == pools
+
+
+def test_one_worker_of_one_thread_for_each_cpu() -> None:
+    (pool,) = place("auto", True, Cluster(8, 0), SIZES)
+    assert (pool.actors, pool.threads) == (8, 1)
+
+
+def test_no_worker_is_started_for_nothing() -> None:
+    (pool,) = place("auto", True, Cluster(8, 0), SIZES, blocks=3)
+    assert (pool.actors, pool.least, pool.threads) == (3, 3, 1)
+    sizes = {**SIZES, FACES: Size(actors=5)}
+    (pool,) = place("auto", True, Cluster(8, 0), sizes, blocks=3)
+    assert (pool.actors, pool.least) == (5, 5)
+
+
+def test_what_the_user_says_holds() -> None:
+    sizes = {**SIZES, FACES: Size(actors=3, cpus=2.0)}
+    pools = place("separate", True, Cluster(16, 0), sizes)
+    assert (pools[0].actors, pools[0].cpus, pools[0].threads) == (3, 2.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"), [(Size(actors=9, cpus=1), "CPUs"), (Size(gpus=1), "GPUs")]
+)
+def test_what_does_not_fit_is_refused(size: Size, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        place("auto", True, Cluster(8, 0), {**SIZES, FACES: size})
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (8, 0), (24, 2), (64, 4)])
+def test_pools_begin_with_what_is_there_and_grow(cpus: int, gpus: int) -> None:
+    grown = place("auto", True, Cluster(64, 4), SIZES)
+    pools = place("auto", True, Cluster(cpus, gpus, Growth(64, 4)), SIZES)
+    assert [pool.actors for pool in pools] == [pool.actors for pool in grown]
+    assert [pool.least for pool in pools] == [
+        max(1, int(pool.actors * share))
+        for pool, share in zip(grown, (cpus / 64, gpus / 4), strict=True)
+    ]
+
+
+def test_a_cluster_without_cpus_that_does_not_grow_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--grows-to\.cpus"):
+        place("auto", True, Cluster(0, 0), SIZES)
+
+
+@pytest.mark.parametrize(
+    ("weights", "layout", "workers"),
+    [
+        (6 * 2**20, "fused", 4),
+        (6 * 2**20, "separate", 2),
+        (550 * 2**20, "fused", 3),
+        (1100 * 2**20, "separate", 1),
+        (8 * 2**30, "fused", 1),
+    ],
+)
+def test_large_models_share_a_gpu_among_fewer_workers(
+    weights: int, layout: Layout, workers: int
+) -> None:
+    _, *models = place(layout, True, Cluster(64, 2), SIZES, weights)
+    assert [pool.actors for pool in models] == [2 * workers] * len(models)
+    assert sum(pool.gpus * pool.actors for pool in models) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("gib", "actors"), [(None, 16), (22, 7), (64, 16), (1, 1)])
+def test_large_models_share_the_memory_of_cpus(gib: int | None, actors: int) -> None:
+    """A worker of a gigabyte of weights takes three."""
+    memory = None if gib is None else gib * 2.0**30
+    (pool,) = place("auto", True, Cluster(16, 0, memory=memory), SIZES, weights=2**30)
+    assert pool.actors == actors
+    assert pool.actors * pool.cpus == pytest.approx(16 * 0.8)
+
+
+def test_dear_finders_share_the_memory() -> None:
+    cluster = Cluster(16, 2, memory=10 * 2.0**30)
+    for gib, finders in ((1, 10), (2, 5)):
+        for layout, pools in LAYOUTS.items():
+            faces, *models = place(layout, True, cluster, SIZES, finder_gib=gib)
+            assert faces.actors == finders
+            assert len(models) == pools - 1
+    (pool,) = place("auto", True, Cluster(16, 0, memory=10 * 2.0**30), SIZES, finder_gib=2)
+    assert pool.actors == 5
+
+
+def test_as_many_finders_as_feed_the_models() -> None:
+    pools = place("auto", True, Cluster(256, 4), SIZES)
+    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, SIZES)
+    assert models.actors == 16
+    assert faces.actors == 16 * 300 * AHEAD / 30
+    assert faces.least == faces.actors
+
+
+def test_no_more_gpus_than_the_cpus_feed() -> None:
+    """Twenty CPUs at 30 images a second keep two workers of 300 busy, and no four GPUs."""
+    pools = place("auto", True, Cluster(0, 0, Growth(20, 4)), SIZES)
+    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, SIZES)
+    assert (faces.least, faces.actors) == (1, 20)
+    assert (models.least, models.actors) == (1, 2)
+
+
+def test_the_slower_of_two_models_counts() -> None:
+    pools = place("separate", False, Cluster(256, 4), SIZES)
+    faces, age, gender = balanced(pools, {FACES: 30.0, AGE: 100.0, GENDER: 200.0}, SIZES)
+    assert age.actors == 8
+    assert faces.actors == round(8 * 100 * AHEAD / 30 + 0.5)
+    assert gender.actors == 6  # what the finders of faces give them, 1,020 images a second
+
+
+def test_what_the_user_says_is_not_balanced() -> None:
+    sizes = {**SIZES, FACES: Size(actors=5)}
+    pools = place("auto", True, Cluster(64, 4), sizes)
+    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, sizes)
+    assert faces.actors == 5
+    assert models.actors == 1
