@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evaluate")
 
-PROGRAM = "python -m jobs.evaluate"
-INTERRUPTED = 130
 DEFAULT_MODEL = "models/default"
 
 
@@ -100,20 +98,16 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, put labels and the truth side by side, compare, write."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
     make_output(options.output)
-    try:
-        if options.data is not None:
-            faces = LabelledFaces(folder(options.data), options.split)
-            bundle = read_bundle(options.model or DEFAULT_MODEL)
-            comparison = label_faces(bundle, faces, options.detector_spec)
-        else:
-            comparison = match_labels(options)
-        return conclude(comparison, options.output)
-    except KeyboardInterrupt:
-        log.info("stopped; nothing was written")
-        return INTERRUPTED
+    if options.data is not None:
+        faces = LabelledFaces(folder(options.data), options.split)
+        bundle = read_bundle(options.model or DEFAULT_MODEL)
+        comparison = label_faces(bundle, faces, options.detector_spec)
+    else:
+        comparison = match_labels(options)
+    return conclude(comparison, options.output)
 
 
 def make_output(output: Path) -> None:
@@ -219,4 +213,4 @@ def conclude(comparison: Comparison, output: Path) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, "nothing was written")

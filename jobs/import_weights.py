@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("import_weights")
 
-PROGRAM = "python -m jobs.import_weights"
-INTERRUPTED = 130
 START = "trunk.keras"
 
 
@@ -81,7 +79,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options and the files, then write what was asked for."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
     try:
         if options.trunk is not None:
@@ -92,9 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             age = WeightFile(options.age, CLASSES["age"])
             gender = WeightFile(options.gender, CLASSES["gender"])
             write_models(age, gender, options)
-    except KeyboardInterrupt:
-        log.info("stopped; the output is not complete: give the same command again")
-        return INTERRUPTED
     except OSError as error:
         raise UserError(
             f"cannot write to --output {str(options.output)!r}: {error.strerror or error}"
@@ -200,4 +195,4 @@ def source(file: WeightFile) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, "the output is not complete: give the same command again")

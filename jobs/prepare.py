@@ -39,8 +39,7 @@ from lib.output import run_record
 
 log = logging.getLogger("prepare")
 
-PROGRAM = "python -m jobs.prepare"
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 HOW_TO_GO_ON = "the same command goes on where it was"
 
 FACES, KEPT, DROPPED = "faces", "kept", "dropped"
@@ -115,7 +114,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the metadata, look at the images, decide about every row, write, check, sum up."""
     started = time.monotonic()
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
     output = options.output.resolve()
     sources = open_sources(options.images)
@@ -134,9 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             parts = stage_images(sources, staging)
             judged, images = write_all(output / UNFINISHED, rows, rule, parts, options.shares)
-    except KeyboardInterrupt:
-        log.info("stopped; %s", HOW_TO_GO_ON)
-        return INTERRUPTED
     except OSError as error:
         raise UserError(f"cannot write to --output {str(options.output)!r}: {error}") from error
     return publish(output, Tally.of(judged, images, time.monotonic() - started))
@@ -290,4 +286,4 @@ def _open(path: Path) -> BinaryIO:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, HOW_TO_GO_ON)

@@ -11,7 +11,6 @@ from lib.images import Limits
 from lib.output.reader import Output
 from lib.scoring.schema import NO_FACE, OK, STATUSES
 
-PROGRAM = "python -m jobs.report"
 FACES, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
 """Images of the gallery, by status."""
 ANNOTATED_SIDE = 1600
@@ -52,7 +51,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count all rows, draw a sample of them, write the page."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
     output = Output(options.labels)
     # matplotlib and SciPy take a second to import: what cannot work is refused before.

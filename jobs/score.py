@@ -35,8 +35,7 @@ from lib.storage.s3 import TIMEOUT_SECONDS, S3Options
 
 log = logging.getLogger("score")
 
-PROGRAM = "python -m jobs.score"
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 LABEL_NAMES = tuple(column.name for column in label_columns(with_distribution=True))
 HOW_TO_GO_ON = "the same command goes on where it was"
 
@@ -184,13 +183,9 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, list, label, verify, sum up; the status says whether the result can be trusted."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
-    try:
-        return label(options)
-    except KeyboardInterrupt:
-        log.info("stopped; %s", HOW_TO_GO_ON)
-        return INTERRUPTED
+    return label(options)
 
 
 def label(options: Options) -> int:
@@ -352,4 +347,4 @@ def verdict(options: Options, summary: Summary, manifest: Manifest, output: Fold
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, HOW_TO_GO_ON)

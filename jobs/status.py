@@ -16,8 +16,6 @@ from lib.common.progress import SPEED_OVER_SECONDS, duration, how_far
 from lib.output.reader import FileCounts, Output
 from lib.scoring.schema import STATUSES
 
-PROGRAM = "python -m jobs.status"
-
 
 @dataclass(frozen=True)
 class Options:
@@ -32,7 +30,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count what has been written, and say it."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     output = Output(options.output)
     if {"recipe", "source"} & output.fingerprint.keys():  # of jobs.train, of jobs.prepare
         raise UserError(

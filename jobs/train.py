@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("train")
 
-PROGRAM = "python -m jobs.train"
-INTERRUPTED = 130
 HOW_TO_GO_ON = "the same command goes on where it was"
 OWNED = ("best", "bundle", "checkpoints", "metrics.jsonl", "plots")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -140,25 +138,21 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options and the labels, train, and make the bundle."""
-    options = command_line.parse(Options, arguments, PROGRAM)
+    options = command_line.parse(Options, arguments)
     options.check()
     data, output = folder(options.data), folder(options.output)
     labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
     check_validation(len(labels["val"]))
     teachers = read_teachers(options)
-    try:
-        with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-            run_record.claim(output, options.fingerprint(labels, teachers), {}, OWNED)
-            if (output / "bundle").holds(CARD):
-                log.info("%s is trained already; nothing to do", output)
-                return 0
-            log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
-            best = train(options, data, teachers, output)
-            make_bundle(options, data, labels, teachers, best, output)
-    except KeyboardInterrupt:
-        log.info("stopped; %s", HOW_TO_GO_ON)
-        return INTERRUPTED
+    with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
+        run_record.claim(output, options.fingerprint(labels, teachers), {}, OWNED)
+        if (output / "bundle").holds(CARD):
+            log.info("%s is trained already; nothing to do", output)
+            return 0
+        log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
+        best = train(options, data, teachers, output)
+        make_bundle(options, data, labels, teachers, best, output)
     sys.stdout.write(f"bundle: {output / 'bundle'}\n")
     return 0
 
@@ -306,4 +300,4 @@ def make_bundle(
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, HOW_TO_GO_ON)

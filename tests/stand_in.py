@@ -35,7 +35,7 @@ def python(arguments: Sequence[str]) -> None:
     """Run it; of training, check the options."""
     if arguments[:2] != ("-m", "jobs.train"):
         run(sys.executable, *arguments)
-    options = parse(train.Options, arguments[2:], "jobs.train")
+    options = parse(train.Options, arguments[2:])
     options.check()
     shutil.copytree(EMBEDDED, Path(options.output, "bundle"))
     sys.stdout.write("checked: jobs.train\n")

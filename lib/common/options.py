@@ -1,5 +1,6 @@
 """Command lines from frozen dataclasses, and errors of one line."""
 
+import logging
 import re
 import signal
 import sys
@@ -15,21 +16,26 @@ from lib.common import logs
 from lib.common.errors import UserError
 
 Options = TypeVar("Options")
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it: 128 and the number of the signal."""
+
+log = logging.getLogger("job")
+
 _URI = re.compile(r"[a-z][a-z0-9]+:/")
 
 
-def parse(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:
+def parse(options: type[Options], arguments: Sequence[str] | None) -> Options:
     """Read a command line into a dataclass; its docstring is the help.
 
     Args:
         options: the dataclass; nested dataclasses become groups of options.
         arguments: without the program's name; None takes those of the process.
-        program: how the command is called, for the help.
 
     Raises:
         UserError: an option is missing, unknown or has a bad value.
         SystemExit: help was asked for and has been shown.
     """
+    program = f"python -m {_module_of(options)}"
 
     def refuse(event: tyro_errors.ParseErrorEvent) -> NoReturn:
         raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
@@ -43,14 +49,30 @@ def parse(options: type[Options], arguments: Sequence[str] | None, program: str)
     return told
 
 
-def run(job: Callable[[], int]) -> NoReturn:
-    """Run a job as a program and exit with its status; what the user can mend is one line, status 2."""
+def run(job: Callable[[], int], remedy: str = "give the same command again") -> NoReturn:
+    """Run a job as a program and exit with its status.
+
+    A `UserError` is one line on standard error and status 2; Ctrl-C is one line and status 130.
+
+    Args:
+        job: gives the exit status.
+        remedy: how to continue after Ctrl-C.
+    """
     logs.start()
     try:
         sys.exit(job())
+    except KeyboardInterrupt:
+        log.info("stopped; %s", remedy)
+        sys.exit(INTERRUPTED)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+
+
+def _module_of(options: type) -> str:
+    """The job's module, such as `jobs.score`, also where it runs as `__main__`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if options.__module__ == "__main__" and spec else options.__module__
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def test_the_jobs_take_these_options() -> None:
     """The entrypoints' options parse and fit the cluster."""
     label, learn = (shlex.split(load(name)["spec"]["entrypoint"]) for name in RAY_JOBS)
     assert label[:3] == ["python", "-m", "jobs.score"]
-    labelling = options.parse(score.Options, label[3:], score.PROGRAM)
+    labelling = options.parse(score.Options, label[3:])
     labelling.check()
     cpus = gpus = 0
     for group in load(RAY_JOBS[0])["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
@@ -195,7 +195,7 @@ def test_the_jobs_take_these_options() -> None:
         )
     assert labelling.grows_to == Growth(cpus, gpus)
     assert learn[:3] == ["python", "-m", "jobs.train"]
-    told = options.parse(train.Options, learn[3:], train.PROGRAM)
+    told = options.parse(train.Options, learn[3:])
     told.check()
     assert told.grows_to == growth(load(RAY_JOBS[1]))
     (group,) = load(RAY_JOBS[1])["spec"]["rayClusterSpec"]["workerGroupSpecs"]
