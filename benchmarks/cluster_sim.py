@@ -36,7 +36,7 @@ from lib.models.bundle import read_bundle
 from lib.scoring.placement import AGE, AHEAD, FACES, GENDER, Pool
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.stage import Stage, Stopwatch
-from lib.storage.files import folder as folder_of
+from lib.storage.folder import folder as folder_of
 
 MODEL = Path("models/default")
 """Whose crops travel between the pools."""

@@ -21,8 +21,8 @@ import tyro
 
 from lib.archive.archive import Archive, Reading
 from lib.archive.manifest import write_manifest
-from lib.storage.files import folder
-from lib.storage.s3 import S3Options
+from lib.storage.folder import folder
+from lib.storage.options import S3Options
 
 FOLDERS = 50
 PAGE = 1000

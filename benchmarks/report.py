@@ -24,7 +24,7 @@ from lib.archive.manifest import Manifest
 from lib.common.demo import make_demo
 from lib.output.run_record import claim
 from lib.scoring.schema import label_schema
-from lib.storage.files import folder
+from lib.storage.folder import folder
 
 FILE_ROWS = 500
 

@@ -43,8 +43,8 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage, Stopwatch
-from lib.storage.files import folder
-from lib.storage.s3 import S3Options
+from lib.storage.folder import folder
+from lib.storage.options import S3Options
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
 SAME_AGE = 0.01

@@ -30,7 +30,7 @@ import tyro
 
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.models.backbones.registry import BACKBONES
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import folder as as_folder
 from lib.training.checkpoint import FACTS, read_checkpoint
 from lib.training.faces import read_labels
 from lib.training.recipe import Backbone

@@ -27,7 +27,7 @@ from lib.models.bundle import Bundle, read_bundle
 from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Size, place
 from lib.scoring.stages.rows import model_id
 from lib.scoring.stages.unpack import Unpack
-from lib.storage.files import folder
+from lib.storage.folder import folder
 from lib.storage.parquet_folder import parquet_files, read_columns
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, S
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
-from lib.storage.files import Folder, failures_in_one_line, folder, local_uri, scheme_of
-from lib.storage.s3 import TIMEOUT_SECONDS, S3Options
+from lib.storage.folder import Folder, failures_in_one_line, folder
+from lib.storage.options import TIMEOUT_SECONDS, S3Options
+from lib.storage.uris import local_uri, scheme_of
 
 log = logging.getLogger("score")
 

@@ -25,7 +25,7 @@ from lib.models.calibration import FEWEST_FACES
 from lib.output import run_record
 from lib.output.run_lock import RunLock
 from lib.scoring.placement import Cluster, Growth
-from lib.storage.files import Folder, failures_in_one_line, folder
+from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe

@@ -11,8 +11,8 @@ from lib.archive.archive import Archive
 from lib.archive.manifest import write_manifest
 from lib.output.run_record import claim
 from lib.scoring.schema import label_schema
-from lib.storage.files import folder as as_folder
-from lib.storage.files import local_path
+from lib.storage.folder import folder as as_folder
+from lib.storage.uris import local_path
 
 CARD = {
     "training": {"data": "made faces", "faces": {"train": 7}},

@@ -17,7 +17,10 @@ from threading import Event, Lock, Thread
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from lib.storage.s3 import S3Error, S3Options, client, split
+from lib.storage.options import S3Options
+from lib.storage.s3 import client
+from lib.storage.s3_errors import S3Error
+from lib.storage.uris import bucket_and_key
 from tests.ray_head import free_port, wait_until
 
 RCLONE = str(Path(sys.executable).parent / "rclone")
@@ -90,7 +93,7 @@ class S3Server(_OnLoopback):
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object."""
-        client(self.options).write(*split(uri), data)
+        client(self.options).write(*bucket_and_key(uri), data)
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -18,8 +18,11 @@ from lib.archive.tables import Table
 from lib.archive.tar_ranges import ranges
 from lib.common.errors import UserError
 from lib.storage import s3
-from lib.storage.files import check_scheme, local_etag, local_path, local_uri, scheme_of
-from lib.storage.s3 import S3Error, S3Options
+from lib.storage.fetch import local_etag
+from lib.storage.filesystem import check_scheme
+from lib.storage.options import S3Options
+from lib.storage.s3_errors import S3Error
+from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, scheme_of
 
 RANGES_AT_A_TIME = 8
 ATTEMPTS_AT_THE_START = 3
@@ -230,7 +233,7 @@ class Archive:
         return _open_local(source)
 
     def _open_s3(self, source: str) -> Tree:
-        bucket, key = s3.split(source)
+        bucket, key = bucket_and_key(source)
         client = s3.client(self._reading.s3, ATTEMPTS_AT_THE_START)
         try:
             if suffix_of(source) in _FILES:
@@ -238,7 +241,7 @@ class Archive:
             as_folder = key if not key or key.endswith("/") else f"{key}/"
             for prefix in dict.fromkeys((as_folder, key)):
                 if next(client.pages(bucket, prefix)):
-                    return S3Tree(f"{s3.SCHEME}{bucket}/{prefix}", self._reading.s3)
+                    return S3Tree(f"{S3_SCHEME}{bucket}/{prefix}", self._reading.s3)
         except S3Error as error:
             raise UserError(f"cannot read {source!r}: {error}") from None
         raise UserError(f"there is nothing at {source!r}; check its spelling")

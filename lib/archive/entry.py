@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """One image of the archive.
 
     Attributes:
-        uri: The absolute path as it is, or `file:///`, `s3://` and so on (see `lib.storage.files`). An
+        uri: The absolute path as it is, or `file:///`, `s3://` and so on (see `lib.storage.uris`). An
             image within a file is `FILE#NAME`: the member of a tar; the path or number of a row of
             Parquet.
         size: In bytes; None where only reading the image would tell.

@@ -23,8 +23,12 @@ import pyarrow.fs as fs
 from lib.archive.entry import PARQUET, TAR, File, Skip, is_image, suffix_of
 from lib.common.errors import UserError
 from lib.storage import s3
-from lib.storage.files import filesystem, local_etag, local_path, local_uri, scheme_of
-from lib.storage.s3 import Object, Prefix, S3Error, S3Options
+from lib.storage.fetch import local_etag
+from lib.storage.filesystem import filesystem
+from lib.storage.options import S3Options
+from lib.storage.s3 import Object, Prefix
+from lib.storage.s3_errors import S3Error
+from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, scheme_of
 
 PREFIXES_AT_A_TIME = 16
 MOST_AHEAD = 10_000
@@ -116,8 +120,8 @@ class S3Tree:
         Raises:
             UserError: the prefix cannot be listed.
         """
-        bucket, prefix = s3.split(self.uri)
-        behind = s3.split(after)[1] if after else ""
+        bucket, prefix = bucket_and_key(self.uri)
+        behind = bucket_and_key(after)[1] if after else ""
         try:
             for item in _objects(s3.client(self.options), bucket, prefix, behind):
                 yield from _as_file(bucket, item)
@@ -129,7 +133,7 @@ def _as_file(bucket: str, item: Object) -> Iterator[File | Skip]:
     if item.key.endswith("/"):
         return  # what some programs make for a folder
     if holds_images(item.key):
-        yield File(f"{s3.SCHEME}{bucket}/{item.key}", item.size, item.etag)
+        yield File(f"{S3_SCHEME}{bucket}/{item.key}", item.size, item.etag)
     else:
         yield Skip("other file type")
 

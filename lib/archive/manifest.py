@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lib.archive.archive import Archive, Position
 from lib.archive.entry import TAR, Entry, File, suffix_of
 from lib.common.errors import UserError
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 PART_ROWS = 100_000
 GROUP_ROWS = 10_000

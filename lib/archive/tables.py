@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from lib.archive.entry import PARQUET, Entry, File, suffix_of
 from lib.common.errors import UserError, reason_of
-from lib.storage.files import open_file, scheme_of
-from lib.storage.s3 import S3Options
+from lib.storage.fetch import open_file
+from lib.storage.options import S3Options
+from lib.storage.uris import scheme_of
 
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
 """Where no column is chosen, the first of these that a table has names the images."""

@@ -6,8 +6,9 @@ from typing import NamedTuple, cast
 
 from lib.archive.entry import Entry, File, Skip, is_image
 from lib.archive.tar import TarError, buffered, iter_members
-from lib.storage.files import open_file, scheme_of
-from lib.storage.s3 import S3Options
+from lib.storage.fetch import open_file
+from lib.storage.options import S3Options
+from lib.storage.uris import scheme_of
 
 RANGE_BYTES = 128 << 20
 """Finding the first header of a range reads up to 17 MB more: no smaller than a few times that."""

@@ -20,7 +20,8 @@ from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
 from lib.archive.tar import Member, TarError, buffered, iter_members
 from lib.common.errors import UserError
 from lib.datasets.path_index import PathIndex
-from lib.storage.files import FetchError, fetch, file_version, local_path, open_file, scheme_of
+from lib.storage.fetch import FetchError, fetch, file_version, open_file
+from lib.storage.uris import local_path, scheme_of
 
 PIECE_BYTES = 64 << 20
 """Of a tar. Finding the first header of a range reads up to 17 MB more: no smaller than a few times

@@ -27,7 +27,7 @@ from lib.datasets.image_sources import Found, Piece
 from lib.datasets.path_index import PathIndex
 from lib.datasets.rules import IMAGE_RULES, Thresholds, first_rule
 from lib.images import ImageError
-from lib.storage.files import FetchError
+from lib.storage.fetch import FetchError
 
 MISSING_IMAGE = "missing_image"
 """The rule for rows that no image was found for; all other rules are for rows that have one."""

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from lib.common.errors import UserError
 from lib.datasets.labels import Split
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 from lib.storage.parquet_folder import check_columns, parquet_files, read_columns
 
 IMAGE_COLUMNS = ("image", "sha256", "source_row")

@@ -3,7 +3,7 @@
 import json
 
 from lib.output.run_record import FILE
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 NAMES = {
     "utkface": "UTKFace (https://susanqq.github.io/UTKFace/)",

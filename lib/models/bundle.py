@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 
 from lib.common.errors import UserError, reason_of
 from lib.faces.crop import CropSpec
-from lib.storage.files import Folder
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import Folder
+from lib.storage.folder import folder as as_folder
 
 CARD = "card.json"
 FORMAT = 1

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.archive.manifest import Manifest
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 PENDING = ".pending.parquet"
 COMPACT_BYTES = 128 << 20

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lib.storage.files import Folder
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import Folder
+from lib.storage.folder import folder as as_folder
 
 READS_AT_A_TIME = 16
 """From a bucket nearly all of the time is waiting for answers."""

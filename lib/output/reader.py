@@ -17,8 +17,8 @@ from lib.archive.manifest import Manifest, read_manifest
 from lib.common.errors import UserError
 from lib.output import run_record, summary
 from lib.output.commits import PENDING
-from lib.storage.files import Folder
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import Folder
+from lib.storage.folder import folder as as_folder
 
 LOOKS = 3
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64

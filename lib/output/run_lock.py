@@ -21,8 +21,9 @@ from typing import Any, NamedTuple, Self
 
 from lib.common.errors import UserError, reason_of
 from lib.storage import s3
-from lib.storage.files import Folder, scheme_of
-from lib.storage.s3 import S3Error
+from lib.storage.folder import Folder
+from lib.storage.s3_errors import S3Error
+from lib.storage.uris import bucket_and_key, scheme_of
 
 FILE = "lock.json"
 EXPIRES_SECONDS = 60.0
@@ -167,7 +168,7 @@ class _Lease:
         if scheme_of(self._output.uri) != "s3":
             self._output.write(FILE, data)
             return True
-        bucket, key = s3.split(f"{self._output.uri}/{FILE}")
+        bucket, key = bucket_and_key(f"{self._output.uri}/{FILE}")
         return self._client.write(bucket, key, data, **condition) is not None
 
     @property
@@ -177,7 +178,7 @@ class _Lease:
     def _look(self) -> _Found | None:
         if scheme_of(self._output.uri) != "s3":
             return self._look_through_arrow()
-        bucket, key = s3.split(f"{self._output.uri}/{FILE}")
+        bucket, key = bucket_and_key(f"{self._output.uri}/{FILE}")
         try:
             data, version, age = self._client.read_with_age(bucket, key)
         except S3Error as error:

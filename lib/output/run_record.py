@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.common.errors import UserError
-from lib.storage.files import Folder
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import Folder
+from lib.storage.folder import folder as as_folder
 
 FILE = "run.json"
 OWNED = ("labels", "manifest", "checkpoint")

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lib.common.progress import duration
 from lib.scoring.schema import NO_FACE, OK, STATUSES
-from lib.storage.files import Folder
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import Folder
+from lib.storage.folder import folder as as_folder
 
 FILE = "summary.json"
 PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow", "opencv-python-headless", "pillow")

@@ -21,8 +21,9 @@ from lib.report.picture import annotate
 from lib.scoring.schema import NO_FACE, OK, label_schema
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage.files import FetchError, scheme_of
-from lib.storage.s3 import S3Options
+from lib.storage.fetch import FetchError
+from lib.storage.options import S3Options
+from lib.storage.uris import scheme_of
 
 LARGE, SMALL = (760, 640), (340, 340)
 """What the pictures fit into, in pixels."""

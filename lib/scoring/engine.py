@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lib.common.errors import UserError
 from lib.common.telemetry import STAGE_SECONDS
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from lib.scoring.stages.detect import FindFaces
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 BATCH = 32
 """Images that pass the stages together; what is in memory of each worker at a time."""

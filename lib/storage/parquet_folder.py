@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.common.errors import UserError, reason_of
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 
 def parquet_files(folder: Folder, what: str) -> list[str]:

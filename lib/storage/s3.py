@@ -5,94 +5,33 @@ boto3 takes 1.4 ms of a core to read an object of 5 KB, and pyarrow's client ask
 and one request. All else goes through boto3.
 """
 
-import errno
-import io
 import logging
-import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from lib.common.errors import UserError
+from lib.storage.options import TIMEOUT_SECONDS, S3Options, session_of
 from lib.storage.retry import ATTEMPTS, Transient, retrying
+from lib.storage.s3_errors import (
+    NO_CREDENTIALS,
+    S3Error,
+    connection_error,
+    error_of,
+    error_of_body,
+)
 
-# It tells at every start where it has found credentials.
+# botocore logs at every start where it has found credentials.
 logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
 
-SCHEME = "s3://"
 CONNECTIONS = 64
 CONNECT_SECONDS = 5.0
-TIMEOUT_SECONDS = 60.0
 SLOWEST_BYTES_A_SECOND = 1 << 20
-"""Large objects get more time than `TIMEOUT_SECONDS`: what comes at this speed is waited for."""
+"""Large objects get more time than `TIMEOUT_SECONDS`: as long as they arrive at this speed."""
 _CHUNK = 1 << 20
-_ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,60})</Code>")
-_PASSING = frozenset({408, 429})
-_PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError"})
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """Where S3 is and how to use it; what is not given comes from AWS's environment and config files.
-
-    Attributes:
-        endpoint: URL of an S3-compatible server.
-        region: Of the bucket.
-        profile: In AWS's config files.
-        anonymous: Do not sign requests: for public buckets.
-        requester_pays: Agree to pay for the requests.
-    """
-
-    endpoint: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    anonymous: bool = False
-    requester_pays: bool = False
-
-    def resolved(self) -> "S3Options":
-        """The same, with what this machine's environment says: other machines may say otherwise.
-
-        Raises:
-            UserError: the profile is unknown, or the endpoint is no URL.
-        """
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            session = _session(self)
-            config = session.get_scoped_config()
-            endpoint = self.endpoint or _endpoint_of(session, config)
-        except BotoCoreError as error:
-            raise UserError(f"AWS's configuration: {error}") from None
-        if endpoint is not None:
-            parts = urlsplit(endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-                # Not repeated: there may be a password in it.
-                raise UserError(
-                    "the endpoint of S3 must be a URL such as http://127.0.0.1:9000, no user in it"
-                )
-        region = self.region or session.get_config_variable("region") or "us-east-1"
-        profile = self.profile or session.get_config_variable("profile")
-        return replace(self, endpoint=endpoint, region=region, profile=profile)
-
-
-class S3Error(Exception):
-    """What S3 refused; the message is one line without any secret.
-
-    Attributes:
-        status: `not_found`, `access_denied`, `too_large` or, for all else, `download_error`.
-    """
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class _OtherRegionError(Exception):
@@ -142,7 +81,7 @@ class S3:
         options = options.resolved()
         self._options = options
         self._attempts = attempts
-        self._session = _session(options)
+        self._session = session_of(options)
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=timeout,
@@ -235,7 +174,7 @@ class S3:
                 raise
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Transient(_in_words(error)) from None
+            raise Transient(connection_error(error)) from None
         return data, response.headers.get("ETag", "").strip('"')
 
     def _body(
@@ -245,7 +184,7 @@ class S3:
             region = response.headers.get("x-amz-bucket-region", self._region)
             if region != self._region:
                 raise _OtherRegionError(region)
-            raise _refusal(response.status, response.read(4096))
+            raise error_of_body(response.status, response.read(4096))
         length = response.headers.get("Content-Length")
         if max_bytes is not None and length is not None and int(length) > max_bytes:
             raise S3Error("too_large", f"{length} bytes; the limit is {max_bytes}")
@@ -411,7 +350,7 @@ class S3:
             return getattr(self._client, operation)(**arguments)
         except ClientError as error:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            refusal = _error(status, error.response.get("Error", {}).get("Code", ""))
+            refusal = error_of(status, error.response.get("Error", {}).get("Code", ""))
             if isinstance(refusal, Transient):  # boto3 has tried often enough
                 refusal = S3Error("download_error", f"{refusal} (tried {self._attempts} times)")
             raise refusal from None
@@ -419,65 +358,6 @@ class S3:
             raise S3Error("access_denied", NO_CREDENTIALS) from None
         except BotoCoreError as error:
             raise S3Error("download_error", f"{str(error).splitlines()[0]}") from None
-
-
-NO_CREDENTIALS = (
-    "no AWS credentials here; give them in AWS's environment or files, or use --s3.anonymous"
-)
-
-
-class as_os_errors:  # noqa: N801 - reads like a function
-    """Turns what S3 says into what a file system would."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, S3Error):
-            numbers = {"not_found": errno.ENOENT, "access_denied": errno.EACCES}
-            raise OSError(numbers.get(error.status, errno.EIO), error.message) from None
-
-
-class RangeFile(io.RawIOBase):
-    """An object as a file for reading, without memory of its own: each read is one request."""
-
-    def __init__(self, s3: S3, bucket: str, key: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._s3, self._bucket, self._key, self._timeout = s3, bucket, key, timeout
-        self.size, self.etag = s3.size(bucket, key)
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move, without a request."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Where the next byte is read."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as there are and fit."""
-        count = max(0, min(len(buffer), self.size - self._position))
-        if count:
-            with as_os_errors():
-                data, etag = self._s3.read(
-                    self._bucket, self._key, self._position, count, timeout=self._timeout
-                )
-            if etag != self.etag:
-                raise OSError(errno.EIO, "the file has changed while it was read")
-            count = len(data)
-            buffer[:count] = data
-            self._position += count
-        return count
 
 
 _clients: dict[tuple[S3Options, int, float], S3] = {}
@@ -491,79 +371,3 @@ def client(options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOU
         if wanted not in _clients:
             _clients[wanted] = S3(*wanted)
         return _clients[wanted]
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://` URI.
-
-    Raises:
-        UserError: it has no bucket, or a user in it.
-    """
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    if "@" in bucket or ":" in bucket:
-        # Not repeated: there may be a password in it.
-        raise UserError("an s3:// URI takes no user or password; use AWS's environment or config")
-    if not bucket:
-        raise UserError(f"{uri!r} names no bucket; give s3://BUCKET/PREFIX")
-    return bucket, key
-
-
-def _session(options: S3Options) -> Any:
-    from botocore.session import Session
-
-    return Session(profile=options.profile)
-
-
-def _endpoint_of(session: Any, config: dict[str, Any]) -> str | None:
-    """The endpoint that the environment or the profile gives, as boto3 would find it."""
-    import boto3
-
-    ignored = str(config.get("ignore_configured_endpoint_urls", "")).lower() == "true"
-    if ignored:
-        return None
-    made = boto3.session.Session(botocore_session=session).client("s3", region_name="us-east-1")
-    endpoint = made.meta.endpoint_url
-    host = urlsplit(endpoint).hostname or ""
-    return None if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else endpoint
-
-
-def _refusal(status: int, body: bytes) -> Exception:
-    code = _ERROR_CODE.search(body)
-    return _error(status, code[1].decode() if code else "")
-
-
-def _error(status: int, code: str) -> Exception:
-    """What an answer of the server means. Its text is left out: it may repeat the request."""
-    if code.isdecimal():
-        code = ""
-    said = f"{status} {code}".strip()
-    if status == 404 or code in ("NoSuchKey", "NoSuchBucket"):
-        return S3Error(
-            "not_found", "no such bucket" if code == "NoSuchBucket" else "no such object"
-        )
-    if status in (401, 403):
-        return S3Error("access_denied", f"the server refuses it ({said})")
-    if status in (409, 412):
-        return S3Error("precondition", f"the server answered {said}")
-    if status >= 500 or status in _PASSING or code in _PASSING_CODES:
-        return Transient(f"the server answered {said}")
-    return S3Error("download_error", f"the server answered {said}")
-
-
-def _in_words(error: Exception) -> str:
-    """A failure of the connection in a few words, without addresses and headers."""
-    import urllib3
-
-    match error:
-        case urllib3.exceptions.ReadTimeoutError():
-            return "the server took too long to send the bytes"
-        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.NewConnectionError():
-            return "the server cannot be reached"
-        case urllib3.exceptions.IncompleteRead():
-            return "the connection ended before all bytes had come"
-        case urllib3.exceptions.SSLError():
-            return "the server's certificate is not trusted"
-        case urllib3.exceptions.ProtocolError() | OSError():
-            return "the connection was reset"
-        case _:
-            return f"the connection failed ({type(error).__name__})"

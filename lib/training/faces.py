@@ -24,7 +24,7 @@ from lib.datasets.labels import GENDERS, Split
 from lib.faces.crop import CropSpec, whole
 from lib.images import ImageError, Limits, decode
 from lib.models.expectation import AGE_CLASSES
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import folder as as_folder
 
 ROWS_AT_A_TIME = 256
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.common.progress import duration
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import Bundle
 from lib.scoring.engine import beside_the_job
 from lib.scoring.placement import Cluster
-from lib.storage.files import Folder
+from lib.storage.folder import Folder
 from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
 from lib.training.history import History
 from lib.training.recipe import Backbone, Recipe

@@ -27,7 +27,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain
-from lib.storage.files import folder
+from lib.storage.folder import folder
 from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
 from tests.hosts import Host, hosts

@@ -26,7 +26,7 @@ from lib.models.bundle import read_bundle
 from lib.output.counts import LabelCounts
 from lib.output.run_record import claim
 from lib.scoring.schema import label_schema
-from lib.storage.files import local_path
+from lib.storage.uris import local_path
 from tests.bundles import make_bundle
 from tests.nasty import make_nasty
 from tests.ray_head import PROJECT, Job, RayHead, ray_head, run_job, wait_until

@@ -15,8 +15,9 @@ import pytest
 from pyarrow.fs import FileSelector
 
 from lib.output.run_lock import RunLock
-from lib.storage.files import Folder, folder
-from lib.storage.s3 import client, split
+from lib.storage.folder import Folder, folder
+from lib.storage.s3 import client
+from lib.storage.uris import bucket_and_key
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import Job, RayHead, run_job, wait_until
@@ -125,7 +126,7 @@ def undisturbed(
 
 def assert_no_secrets(log: Path, s3: S3Server, output: Folder, head: RayHead) -> None:
     """Neither in what was printed, nor in what was written, nor in any log of Ray."""
-    bucket, key = split(output.uri)
+    bucket, key = bucket_and_key(output.uri)
     written = [
         *(s3.root / bucket / key).rglob("*"),
         *Path(head.environment["RAY_TMPDIR"]).rglob("*"),

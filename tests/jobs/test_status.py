@@ -14,7 +14,7 @@ from lib.archive.manifest import Manifest
 from lib.common.errors import UserError
 from lib.output.reader import FileCounts, Output
 from lib.output.run_record import claim
-from lib.storage.files import folder as as_folder
+from lib.storage.folder import folder as as_folder
 from tests.made_labels import face, make_output, row, write_rows
 from tests.nasty import jpeg, quadrants
 from tests.ray_head import PROJECT, run_job

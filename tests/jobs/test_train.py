@@ -15,7 +15,7 @@ import yaml
 
 from lib.models.bundle import read_bundle
 from lib.output.run_lock import RunLock
-from lib.storage.files import folder
+from lib.storage.folder import folder
 from lib.training.checkpoint import read_checkpoint
 from tests.bundles import make_bundle
 from tests.made_faces import make_faces

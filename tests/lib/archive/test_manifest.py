@@ -12,7 +12,7 @@ from lib.archive.archive import Archive, Reading
 from lib.archive.entry import Entry
 from lib.archive.manifest import SCHEMA, read_manifest, update, write_manifest
 from lib.common.errors import UserError
-from lib.storage.files import Folder, folder
+from lib.storage.folder import Folder, folder
 
 
 @pytest.fixture

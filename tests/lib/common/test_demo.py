@@ -6,7 +6,7 @@ from lib.archive.archive import Archive
 from lib.common.demo import EXPECTED, make_demo
 from lib.faces.mtcnn import Mtcnn
 from lib.images import ImageError, Limits, decode
-from lib.storage.files import local_path
+from lib.storage.uris import local_path
 
 FACES = {"two_faces.jpg": 2, "no_face.jpg": 0}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lib.datasets.terms import source_of, terms_of
-from lib.storage.files import folder
+from lib.storage.folder import folder
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.models.bundle import CARD, Bundle, read_bundle
-from lib.storage.files import Folder, folder
+from lib.storage.folder import Folder, folder
 from tests.bundles import make_bundle
 from tests.s3_server import S3Server
 

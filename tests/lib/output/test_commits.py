@@ -9,7 +9,7 @@ import pytest
 from lib.archive.manifest import Manifest
 from lib.output import commits
 from lib.output.commits import committed, compact, forget, ids_with_status, recover, write_remaining
-from lib.storage.files import Folder, folder
+from lib.storage.folder import Folder, folder
 
 
 @pytest.fixture

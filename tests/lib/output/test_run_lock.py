@@ -10,15 +10,16 @@ from lib.common.errors import UserError
 from lib.output import run_lock
 from lib.output.run_lock import FILE, RunLock
 from lib.storage import s3
-from lib.storage.files import Folder, folder
+from lib.storage.folder import Folder, folder
+from lib.storage.uris import bucket_and_key
 from tests.ray_head import PROJECT
 from tests.s3_server import Proxy
 
 HOLD = """
 import sys
 from lib.output.run_lock import RunLock
-from lib.storage.s3 import S3Options
-from lib.storage.files import folder
+from lib.storage.options import S3Options
+from lib.storage.folder import folder
 with RunLock(folder(sys.argv[1], S3Options(sys.argv[2] or None, "us-east-1"))):
     print("taken", flush=True)
     sys.stdin.read()
@@ -142,7 +143,7 @@ def test_a_run_whose_lock_has_expired_stops(
 
 
 def _is_conditional(output: Folder) -> bool:
-    bucket, key = s3.split(f"{output.uri}/probe")
+    bucket, key = bucket_and_key(f"{output.uri}/probe")
     client = s3.client(output.options)
     client.write(bucket, key, b"")
     return client.write(bucket, key, b"", IfNoneMatch="*") is None

@@ -27,12 +27,13 @@ from lib.archive.manifest import read_manifest, update, write_manifest
 from lib.common.errors import UserError
 from lib.scoring.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage import files as storage
-from lib.storage import retry
+from lib.storage import filesystem, retry
 from lib.storage import s3 as s3_module
-from lib.storage.files import FetchError, Folder, fetch, folder, open_file
+from lib.storage.fetch import FetchError, fetch, open_file
+from lib.storage.folder import Folder, folder
+from lib.storage.options import S3Options
 from lib.storage.retry import Transient, pause_seconds, retrying
-from lib.storage.s3 import S3, Object, Prefix, S3Options
+from lib.storage.s3 import S3, Object, Prefix
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server
 
 IMAGES = 120
@@ -543,7 +544,7 @@ def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("b/z.jpg", "b/a.jpg", "b/sub/m.jpg", "b/notes.txt"):
         (tmp_path / name).write_bytes(name.encode())
     local = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(storage, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1]))
+    monkeypatch.setattr(filesystem, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1]))
     found = list(Archive(["gs://b"]))
     assert [entry.uri for entry in found] == ["gs://b/a.jpg", "gs://b/sub/m.jpg", "gs://b/z.jpg"]
     assert fetch("gs://b/sub/m.jpg", 100).data == b"b/sub/m.jpg"

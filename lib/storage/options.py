@@ -1,0 +1,91 @@
+"""Options of storage, the same for every job."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import tyro
+
+from lib.common.errors import UserError
+from lib.storage.uris import scheme_of
+
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """S3 server and account; AWS's environment and config files give what is left out.
+
+    Attributes:
+        endpoint: URL of an S3-compatible server.
+        region: Of the bucket.
+        profile: In AWS's config files.
+        anonymous: Do not sign requests: for public buckets.
+        requester_pays: Agree to pay for the requests.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    anonymous: bool = False
+    requester_pays: bool = False
+
+    def resolved(self) -> "S3Options":
+        """The same options, completed by this machine's environment and AWS config files.
+
+        Raises:
+            UserError: the profile is unknown, or the endpoint is no URL.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = session_of(self)
+            config = session.get_scoped_config()
+            endpoint = self.endpoint or _endpoint_of(session, config)
+        except BotoCoreError as error:
+            raise UserError(f"AWS's configuration: {error}") from None
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                # The message leaves the URL out: it may contain a password.
+                raise UserError(
+                    "the endpoint of S3 must be a URL such as http://127.0.0.1:9000, no user in it"
+                )
+        region = self.region or session.get_config_variable("region") or "us-east-1"
+        profile = self.profile or session.get_config_variable("profile")
+        return replace(self, endpoint=endpoint, region=region, profile=profile)
+
+    def resolved_for(self, *places: str) -> "S3Options":
+        """The same as `resolved` if one of the places is in S3 or an option is given; else unchanged.
+
+        Raises:
+            UserError: as `resolved`.
+        """
+        needed = self != S3Options() or any(scheme_of(place) == "s3" for place in places)
+        return self.resolved() if needed else self
+
+
+S3Option = Annotated[
+    tyro.conf.FlagCreatePairsOff[S3Options], tyro.conf.arg(help="S3 server and account.")
+]
+"""The option `--s3.*` of a job."""
+
+
+def session_of(options: S3Options) -> Any:
+    """The botocore session of the options' profile."""
+    from botocore.session import Session
+
+    return Session(profile=options.profile)
+
+
+def _endpoint_of(session: Any, config: dict[str, Any]) -> str | None:
+    """The endpoint that the environment or the profile gives, as boto3 would find it."""
+    import boto3
+
+    ignored = str(config.get("ignore_configured_endpoint_urls", "")).lower() == "true"
+    if ignored:
+        return None
+    made = boto3.session.Session(botocore_session=session).client("s3", region_name="us-east-1")
+    endpoint = made.meta.endpoint_url
+    host = urlsplit(endpoint).hostname or ""
+    return None if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else endpoint
