@@ -12,10 +12,11 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +34,9 @@ from lib.scoring import engine, pipeline
 
 # isort: split
 from lib.models.bundle import read_bundle
-from lib.scoring.placement import AGE, AHEAD, FACES, GENDER, Pool
+from lib.scoring.placement import AHEAD, FACES, MODELS, Pool
 from lib.scoring.schema import label_schema
+from lib.scoring.stages.face_arrays import face_column
 from lib.scoring.stages.stage import Stage, Stopwatch
 from lib.storage.folder import folder as folder_of
 
@@ -71,17 +73,25 @@ class Sleep:
     ms: float
     side: int
 
+    needs: ClassVar = ("id", "uri")
+    drops: ClassVar = ()
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """See `Stage`."""
+        return ["crops"] if self.side else label_schema().names
+
     def setup(self, watch: Stopwatch) -> None:
-        """Prepare what every image gets."""
+        """Prepare nothing."""
         self._watch = watch
-        self._crop = np.zeros((self.side, self.side, 3), np.uint8).tobytes()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Sleep for the images of the batch."""
         with self._watch(self.name):
             time.sleep(self.ms / 1000 * len(batch))
         if self.side:
-            return batch.append_column("crops", pa.array([self._crop] * len(batch)))
+            crops = np.zeros((len(batch), self.side, self.side, 3), np.uint8)
+            return batch.append_column("crops", face_column(crops, [1] * len(batch)))
         schema = label_schema(False)
         fixed = {"id": batch["id"], "uri": batch["uri"], "status": ["ok"] * len(batch)}
         nothing = {n: pa.nulls(len(batch), schema.field(n).type) for n in schema.names}
@@ -149,17 +159,18 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
             pa.table({"id": range(images), "uri": [f"{i:09}" for i in range(images)]}), manifest
         )
         pools = [Pool(FACES, (FACES,), gpus, 1.0, least=gpus),
-                 Pool(AGE, (AGE, GENDER), gpus, 0.1, 1.0, least=gpus)]  # fmt: skip
+                 Pool(MODELS, ("age", "gender"), gpus, 0.1, 1.0, least=gpus)]  # fmt: skip
         # One worker does what all the CPUs of a GPU do, and as far ahead.
         sleeping = Sleeping(options.gpu_ms / AHEAD, options.gpu_ms, read_bundle(MODEL).crop.size)
         with cluster(gpus, output), engine.cluster():
-            engine.commit_rows_in(folder_of(output) / "checkpoint")
             seconds = engine.WorkSeconds("simulated")
             started = time.time()
-            rows = pipeline.read_rows([manifest], ["id", "uri"], images)
+            rows = pipeline.Rows(
+                [str(manifest)], None, images, ["id", "uri"], folder_of(output) / "checkpoint"
+            ).read()
             rows = pipeline.label(rows, sleeping, pools, seconds)  # type: ignore[arg-type]
             pipeline.write_rows(rows, folder_of(output) / "labels", gpus)
-            busy = seconds.total()[AGE]
+            busy = seconds.total()[MODELS]
         parts = sorted(
             (file.stat().st_mtime, pq.read_metadata(file).num_rows)
             for file in (output / "labels").glob("*.parquet")

@@ -28,12 +28,12 @@ import pyarrow as pa
 import tyro
 
 from lib.archive.entry import SUFFIXES
-from lib.faces.registry import DetectorSpec, Kind
+from lib.faces.registry import DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.counts import LabelCounts
 from lib.scoring.pipeline import BATCH
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
@@ -91,7 +91,9 @@ def main() -> None:
             compare("photographs", images, "mtcnn", options.model, work)
 
 
-def compare(name: str, images: list[Path], detector: Kind, model: Path, work: Path) -> JobRun:
+def compare(
+    name: str, images: list[Path], detector: DetectorName, model: Path, work: Path
+) -> JobRun:
     """Loops, job, loops."""
     # Else the kernel writes what was just made to the disk, on the very cores that are measured.
     os.sync()
@@ -110,7 +112,7 @@ def compare(name: str, images: list[Path], detector: Kind, model: Path, work: Pa
 
 
 def run_job(
-    folder: Path | str, detector: Kind, model: Path, work: Path, limit: int | None = None,
+    folder: Path | str, detector: DetectorName, model: Path, work: Path, limit: int | None = None,
     more: Sequence[str] = (),
 ) -> JobRun:  # fmt: skip
     """Run the job as a user does and watch its files and its memory; they stay in `work/output`."""
@@ -153,7 +155,7 @@ def memory(process: psutil.Process) -> int:
     return total
 
 
-def run_loops(images: list[Path], detector: Kind, model: Path) -> float:
+def run_loops(images: list[Path], detector: DetectorName, model: Path) -> float:
     """One process for each core, all started together: images a second of all of them."""
     context = get_context("spawn")
     barrier, spans = context.Barrier(CORES), context.Queue()
@@ -170,13 +172,15 @@ def run_loops(images: list[Path], detector: Kind, model: Path) -> float:
     return len(images) / (max(ends) - min(starts))
 
 
-def loop(images: list[Path], detector: Kind, model: Path, barrier: Barrier, spans: Queue) -> None:
+def loop(
+    images: list[Path], detector: DetectorName, model: Path, barrier: Barrier, spans: Queue
+) -> None:
     """What one worker of the job does, without the engine."""
     bundle = read_bundle(model.resolve())
     chain = Chain(
         [
             Fetch(Limits.max_bytes),
-            FindFaces(DetectorSpec(detector), bundle.crop, Limits(), threads=1),
+            Detect(DetectorSpec(detector), bundle.crop, Limits(), threads=1),
             Predict(bundle, ("age", "gender"), threads=1),
             Label(bundle),
         ]

@@ -21,7 +21,7 @@ from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, read_bundle
 from lib.models.expectation import expected_age
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.training.faces import load_faces
@@ -73,7 +73,7 @@ def main_faces(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
     rows = pa.table({"id": range(len(files)), "uri": files})
     for stage in (
         Fetch(Limits.max_bytes),
-        FindFaces(DetectorSpec("mtcnn"), bundle.crop, Limits(), threads=1),
+        Detect(DetectorSpec("mtcnn"), bundle.crop, Limits(), threads=1),
     ):
         stage.setup(Stopwatch())
         rows = stage(rows)

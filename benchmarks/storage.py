@@ -38,7 +38,7 @@ from lib.models.bundle import read_bundle
 from lib.output.commits import committed, recover, write_remaining
 from lib.output.counts import LabelCounts, rows_missing_and_repeated
 from lib.scoring.pipeline import BATCH, BATCH_BYTES
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
@@ -117,7 +117,7 @@ def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
     bundle = read_bundle(model.resolve())
     s3 = S3Options(server.endpoint, "us-east-1")
     stages: list[Stage] = [
-        *(Fetch(10**7, s3=s3), FindFaces(DetectorSpec("none"), bundle.crop, Limits(), 1)),
+        *(Fetch(10**7, s3=s3), Detect(DetectorSpec("none"), bundle.crop, Limits(), 1)),
         *(Predict(bundle, ("age", "gender"), 1), Label(bundle)),
     ]
     chain = Chain(stages)
@@ -189,6 +189,10 @@ class Repeated(Archive):
 class Hash:
     """Stands in for the models: bytes → SHA-256."""
 
+    needs = ("id", "data", "status")
+    drops = ("uri", "data", "error", "note")
+    gives = ("id", "status", "sha256")
+
     def setup(self, watch: Stopwatch) -> None:
         """Nothing to load."""
 
@@ -216,15 +220,18 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
     remaining = output / "remaining"
     left = sum(write_remaining(manifest, output / "manifest", done, remaining))
     with engine.cluster() as resources:
-        engine.commit_rows_in(output / "checkpoint")
         files = [f"{remaining.path}/{name}" for name in remaining.files()]
-        dataset = pipeline.read_rows(files, None, left).map_batches(
-            pipeline.Worker,
-            fn_constructor_args=([Fetch(10**7, s3=options), Hash()], lambda seconds: None),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=engine.pool(2, 2),
-            num_cpus=0.8,
+        dataset = (
+            pipeline.Rows(files, None, left, checkpoint=output / "checkpoint")
+            .read()
+            .map_batches(
+                pipeline.Worker,
+                fn_constructor_args=([Fetch(10**7, s3=options), Hash()], lambda seconds: None),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=engine.pool(2, 2),
+                num_cpus=0.8,
+            )
         )
         pipeline.write_rows(dataset, output / "labels", resources["CPU"])
     recover(output)

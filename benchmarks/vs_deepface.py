@@ -32,10 +32,10 @@ import tyro
 from numpy.typing import NDArray
 
 from lib.archive.archive import SUFFIXES
-from lib.faces.registry import DetectorSpec, Kind
+from lib.faces.registry import DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
@@ -108,7 +108,7 @@ class Options:
 class Way:
     """How ours works: options of jobs.score."""
 
-    detector: Kind
+    detector: DetectorName
     precision: Precision = "float32"
 
     def __str__(self) -> str:
@@ -248,7 +248,7 @@ def chain_of(bundle: Bundle, way: Way) -> Chain:
     return Chain(
         [
             Fetch(Limits.max_bytes),
-            FindFaces(DetectorSpec(way.detector), bundle.crop, Limits(), CORES),
+            Detect(DetectorSpec(way.detector), bundle.crop, Limits(), CORES),
             Predict(bundle, ("age", "gender"), CORES, way.precision),
             Label(bundle),
         ]
@@ -325,7 +325,7 @@ def cut_faces(photos: list[Path], folder: Path) -> list[Path]:
     from lib.models.preprocessing import PREPROCESSINGS
 
     crop = PREPROCESSINGS["deepface"].crop
-    stage = FindFaces(DetectorSpec("mtcnn"), crop, Limits(), CORES)
+    stage = Detect(DetectorSpec("mtcnn"), crop, Limits(), CORES)
     chain = Chain([Fetch(Limits.max_bytes), stage])
     table = pa.table({"id": range(len(photos)), "uri": [str(path) for path in photos]})
     folder.mkdir()

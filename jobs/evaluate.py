@@ -4,34 +4,33 @@ import hashlib
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-import pyarrow as pa
 import pyarrow.compute as pc
+import tyro
 
 from lib.common import options as command_line
 from lib.common.errors import UserError
-from lib.common.progress import Progress
-from lib.datasets.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
+from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Gender, Split
 from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
 from lib.evaluation.join import join
+from lib.evaluation.labelling import label_faces
 from lib.evaluation.truth import TruthColumns, read_truth
-from lib.faces.registry import DetectorSpec, Kind
-from lib.images import Limits
-from lib.models.bundle import Bundle, read_bundle
-from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Size, place
-from lib.scoring.stages.rows import model_id
-from lib.scoring.stages.unpack import Unpack
+from lib.faces.registry import (
+    DETECTOR_HELP,
+    DETECTOR_WEIGHTS_HELP,
+    NO_DETECTOR,
+    DetectorName,
+    DetectorSpec,
+)
+from lib.models.bundle import read_bundle
 from lib.storage.folder import folder
+from lib.storage.options import S3Option, S3Options
 from lib.storage.parquet_folder import parquet_files, read_columns
-
-if TYPE_CHECKING:
-    import ray.data
 
 log = logging.getLogger("evaluate")
 
@@ -51,9 +50,6 @@ class Options:
         data: Folder or s3:// prefix of labelled faces, with split=train, split=val and split=test in it.
         split: Which of these faces.
         model: Bundle folder of the model, or s3:// prefix of one; models/default if not given.
-        detector: Who finds the faces. deepface: as the package of that name has mtcnn do it, same
-            boxes, for more work. none: the images are face crops already.
-        detector_weights: ONNX file with the weights, for yunet.
         labels: Folder or s3:// prefix of label files.
         truth: Table with a row for each image, .csv or .parquet.
         columns: What the columns of the table are called.
@@ -64,12 +60,13 @@ class Options:
     data: str | None = None
     split: Split = "test"
     model: str | None = None
-    detector: Kind = "none"
-    detector_weights: str | None = None
+    detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = NO_DETECTOR
+    detector_weights: Annotated[str | None, tyro.conf.arg(help=DETECTOR_WEIGHTS_HELP)] = None
     labels: str | None = None
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
     gender_zero: Gender | None = None
+    s3: S3Option = field(default_factory=S3Options)
 
     def check(self) -> None:
         """Refuse options that do not fit together, and an output that cannot be.
@@ -85,15 +82,12 @@ class Options:
             raise UserError("--labels and --truth need each other")
         if not of_labels and self.data is None:
             raise UserError("nothing to evaluate: give --data, or --labels and --truth")
-        self.detector_spec.check()
+        _ = self.detector_spec
 
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        weights = self.detector_weights
-        return DetectorSpec(
-            self.detector, None if weights is None else str(Path(weights).resolve())
-        )
+        return DetectorSpec.of(self.detector, self.detector_weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,12 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     make_output(options.output)
+    s3 = options.s3.resolved_for(options.data or options.labels or "", options.model or "")
     if options.data is not None:
-        faces = LabelledFaces(folder(options.data), options.split)
-        bundle = read_bundle(options.model or DEFAULT_MODEL)
+        faces = LabelledFaces(folder(options.data, s3), options.split)
+        bundle = read_bundle(folder(options.model or DEFAULT_MODEL, s3))
         comparison = label_faces(bundle, faces, options.detector_spec)
     else:
-        comparison = match_labels(options)
+        comparison = match_labels(options, s3)
     return conclude(comparison, options.output)
 
 
@@ -120,70 +115,11 @@ def make_output(output: Path) -> None:
         raise UserError(f"cannot write to --output {str(output)!r}: Permission denied")
 
 
-def label_faces(
-    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, growth: Growth | None = None
-) -> Comparison:
-    """Let a model label faces whose truth is known, on a cluster that may grow."""
-    truth = faces.truth()
-    log.info("%s faces to label", f"{len(truth):,}")
-    labels = run_pipeline(bundle, faces, detector, len(truth), growth)
-    rows = pc.index_in(truth["sha256"], labels["uri"])
-    if rows.null_count:
-        raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
-    about = {
-        "model": model_id(bundle),
-        "data": str(faces.folder),
-        "split": faces.split,
-        "data_sha256": digest(truth["sha256"]),
-        "detector": detector.digest(),
-    }
-    return Comparison(truth, labels.take(rows), about)
-
-
-def run_pipeline(
-    bundle: Bundle,
-    faces: LabelledFaces,
-    detector: DetectorSpec,
-    count: int,
-    growth: Growth | None,
-) -> pa.Table:
-    """Faces → crops → age, gender → label rows, streaming; in any order."""
-    # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring import engine, pipeline
-
-    labelling = pipeline.Labelling(Unpack(), detector, Limits(), bundle, age_distribution=True)
-    with engine.failures_in_one_line("run it again"), engine.cluster() as resources:
-        pools = place(
-            "auto",
-            bundle.trunk is not None,
-            Cluster.of(resources, growth),
-            {name: Size() for name in (FACES, AGE, GENDER)},
-            bundle.weight_bytes,
-            pipeline.block_count(count),
-        )
-        pools = pipeline.with_work(pools, bundle)
-        rows = pipeline.read_rows(faces.files, IMAGE_COLUMNS, count, faces.folder.filesystem)
-        return collect(pipeline.label(rows, labelling, pools), count)
-
-
-def collect(rows: "ray.data.Dataset", count: int) -> pa.Table:
-    """Wait for all label rows, and keep of them what is compared."""
-    counts: Counter[str] = Counter()
-    parts = []
-    # The stream of now: while a cluster runs, another one leads to the terminal.
-    with Progress(count, counts.copy, sys.stderr):
-        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            assert isinstance(batch, pa.Table)
-            parts.append(batch.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
-            counts.update(batch["status"].to_pylist())
-    return pa.concat_tables(parts)
-
-
-def match_labels(options: Options) -> Comparison:
+def match_labels(options: Options, s3: S3Options) -> Comparison:
     """Look up the truth about images that are labelled already."""
     assert options.labels is not None
     assert options.truth is not None
-    of_labels = folder(options.labels)
+    of_labels = folder(options.labels, s3)
     files = parquet_files(of_labels, "the folder labels/ from jobs/score.py")
     labels = read_columns(of_labels, files, LABEL_COLUMNS, WELCOME_COLUMNS)
     truth = read_truth(options.truth, options.columns, options.gender_zero)

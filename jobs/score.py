@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -18,7 +17,13 @@ from lib.common import options as command_line
 from lib.common.errors import UserError
 from lib.common.progress import Progress
 from lib.common.telemetry import RunMetrics
-from lib.faces.registry import DetectorSpec, Kind
+from lib.faces.registry import (
+    DEFAULT_DETECTOR,
+    DETECTOR_HELP,
+    DETECTOR_WEIGHTS_HELP,
+    DetectorName,
+    DetectorSpec,
+)
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
 from lib.output import run_record
@@ -26,13 +31,13 @@ from lib.output.commits import committed, compact, forget, ids_with_status, reco
 from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.output.run_lock import RunLock
 from lib.output.summary import Summary, first_rows
-from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
+from lib.scoring.placement import Growth, Layout, Placement, Size
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
 from lib.storage.folder import Folder, failures_in_one_line, folder
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
-from lib.storage.uris import local_uri, scheme_of
+from lib.storage.options import TIMEOUT_SECONDS, S3Option, S3Options
+from lib.storage.uris import local_uri
 
 log = logging.getLogger("score")
 
@@ -52,9 +57,6 @@ class Options:
             single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
-        detector: Who finds the faces. deepface: as the package of that name has mtcnn do it, same
-            boxes, for more work. none: the images are face crops already.
-        detector_weights: ONNX file with the weights, for yunet.
         precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the
             CPUs that have it, too, for large networks; ages then differ a little.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
@@ -69,20 +71,18 @@ class Options:
         max_image_bytes: The same for the bytes of the file.
         fetch_timeout: Seconds for one attempt to read an image over a network.
         max_error_rate: Share of images with an error status above which the job fails.
-        layout: fused: one pool does all where it can; separate: faces, age and gender each have one.
-        faces: Workers that fetch, decode, detect and crop.
-        age: Workers of the age model, or of both models with fused on GPUs.
-        gender: Workers of the gender model.
-        grows_to: What the cluster's autoscaler may start, where it has one.
+        layout: fused: one pool does all where it can; separate: detection and each model have one.
+        faces: Workers that fetch, decode, detect and crop; with one pool, all workers.
+        models: Workers of the models; with --layout separate, of each model.
+        max_cluster: What the cluster's autoscaler may start, where it has one.
         log_json: Log a JSON object a line, with the id of the run, for machines.
-        s3: Where S3 is, and how to use it.
     """
 
     images: tuple[str, ...]
     output: str
     model: str = "models/default"
-    detector: Kind = "mtcnn"
-    detector_weights: str | None = None
+    detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = DEFAULT_DETECTOR
+    detector_weights: Annotated[str | None, tyro.conf.arg(help=DETECTOR_WEIGHTS_HELP)] = None
     precision: Precision = "float32"
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     limit: int | None = None
@@ -97,11 +97,10 @@ class Options:
     max_error_rate: float = 1.0
     layout: Layout = "auto"
     faces: Size = field(default_factory=Size)
-    age: Size = field(default_factory=Size)
-    gender: Size = field(default_factory=Size)
-    grows_to: Growth = field(default_factory=Growth)
+    models: Size = field(default_factory=Size)
+    max_cluster: Growth = field(default_factory=Growth)
     log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    s3: tyro.conf.FlagCreatePairsOff[S3Options] = field(default_factory=S3Options)
+    s3: S3Option = field(default_factory=S3Options)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -127,38 +126,23 @@ class Options:
             raise UserError("--prune needs --update: only a new listing shows what has vanished")
         if taken := sorted(set(self.carry) & {*LABEL_NAMES, *SCHEMA.names}):
             raise UserError(f"--carry {taken[0]}: labels have a column of that name already")
-        for pool in ("faces", "age", "gender"):
-            getattr(self, pool).check(f"--{pool}")
-        self.grows_to.check("--grows-to")
-        self.detector_spec.check()
+        self.placement.check()
+        _ = self.detector_spec
 
     @property
-    def sizes(self) -> dict[str, Size]:
-        """What is wanted of each pool."""
-        return {FACES: self.faces, AGE: self.age, GENDER: self.gender}
+    def placement(self) -> Placement:
+        """What is wanted of the pools."""
+        return Placement(self.layout, self.faces, self.models, self.max_cluster)
 
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        weights = self.detector_weights
-        return DetectorSpec(
-            self.detector, None if weights is None else str(Path(weights).resolve())
-        )
+        return DetectorSpec.of(self.detector, self.detector_weights)
 
     @property
     def retried(self) -> tuple[str, ...]:
         """The statuses of --retry, however they were separated."""
         return tuple(status for group in self.retry for status in group.split(",") if status)
-
-    def s3_here(self) -> S3Options:
-        """How to use S3, with what this machine's environment says; as given where S3 plays no part.
-
-        Raises:
-            UserError: the options are impossible.
-        """
-        places = (*self.images, self.output, self.model)
-        remote = any(scheme_of(place) == "s3" for place in places) or self.s3 != S3Options()
-        return self.s3.resolved() if remote else self.s3
 
     @property
     def limits(self) -> Limits:
@@ -191,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def label(options: Options) -> int:
     """All of it; gives the exit status."""
-    reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
+    s3 = options.s3.resolved_for(*options.images, options.output, options.model)
+    reading = Reading(options.column, carry=options.carry, s3=s3)
     bundle = read_bundle(folder(options.model, reading.s3))
     output = folder(options.output, reading.s3)
     run = run_record.run_id(output, options.fingerprint(bundle))
@@ -205,7 +190,7 @@ def label(options: Options) -> int:
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)
         summary = label_images(options, bundle, manifest, output, reading, run)
-        return verdict(options, summary, manifest, output)
+        return check_result(options, summary, manifest, output)
 
 
 def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:
@@ -289,9 +274,9 @@ def run_pipeline(
     reading: Reading,
     run: str,
 ) -> dict[str, float]:
-    """Manifest → fetch → faces → age, gender → label rows, streaming; gives the seconds of work."""
+    """Manifest → fetch → faces → models → label rows, streaming; gives the seconds of work."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring import engine, pipeline, rates
+    from lib.scoring import pipeline
 
     labelling = pipeline.Labelling(
         source=Fetch(options.max_image_bytes, reading.column, reading.s3, options.fetch_timeout),
@@ -302,32 +287,14 @@ def run_pipeline(
         carry=options.carry,
         precision=options.precision,
     )
-    with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
-        available = Cluster.of(resources, options.grows_to)
-        pools = place(
-            options.layout,
-            bundle.trunk is not None,
-            available,
-            options.sizes,
-            bundle.weight_bytes,
-            pipeline.block_count(count),
-            options.detector_spec.worker_gib,
-        )
-        pools = pipeline.with_work(pools, bundle)
-        names = remaining.files()
-        pools = rates.sized(
-            labelling, pools, options.sizes, lambda: rates.sample(remaining.read_table, names)
-        )
-        engine.commit_rows_in(output / "checkpoint")
-        work_seconds = engine.WorkSeconds(run)
-        files = [f"{remaining.path}/{name}" for name in names]
-        rows = pipeline.read_rows(files, None, count, remaining.filesystem)
-        rows = pipeline.label(rows, labelling, pools, work_seconds)
-        pipeline.write_rows(rows, output / "labels", available.most_cpus)
-        return work_seconds.total()
+    files = [f"{remaining.path}/{name}" for name in remaining.files()]
+    images = pipeline.Rows(files, remaining.filesystem, count, checkpoint=output / "checkpoint")
+    with pipeline.labelled(images, labelling, options.placement, HOW_TO_GO_ON, run) as labels:
+        pipeline.write_rows(labels.rows, output / "labels", labels.cpus)
+        return labels.work_seconds()
 
 
-def verdict(options: Options, summary: Summary, manifest: Manifest, output: Folder) -> int:
+def check_result(options: Options, summary: Summary, manifest: Manifest, output: Folder) -> int:
     """Check the result, sum up, and give the exit status."""
     labels = output / "labels"
     missing, repeated = rows_missing_and_repeated(labels, manifest.ids(output / "manifest"))

@@ -18,13 +18,13 @@ from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Split
 from lib.datasets.terms import source_of, terms_of
-from lib.faces.registry import DetectorSpec
+from lib.evaluation.labelling import label_faces
 from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import CARD, Bundle, read_bundle
 from lib.models.calibration import FEWEST_FACES
 from lib.output import run_record
 from lib.output.run_lock import RunLock
-from lib.scoring.placement import Cluster, Growth
+from lib.scoring.placement import Cluster, Growth, Placement
 from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
@@ -59,7 +59,7 @@ class Options:
             more of the same batch; default: wait for all.
         use_gpu: A GPU for each worker.
         cpus: CPUs for each worker; default: all there are, evenly.
-        grows_to: What the cluster's autoscaler may start, where it has one.
+        max_cluster: What the cluster's autoscaler may start, where it has one.
         checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
         pictures_after: Draw the class separation after these epochs, and after the last one.
         keep: How many checkpoints to keep, the last ones; the best weights are kept besides.
@@ -76,7 +76,7 @@ class Options:
     min_workers: int | None = None
     use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     cpus: float | None = None
-    grows_to: Growth = field(default_factory=Growth)
+    max_cluster: Growth = field(default_factory=Growth)
     checkpoint_steps: int = 0
     pictures_after: tuple[int, ...] = (5, 100, 250)
     keep: int = 2
@@ -95,7 +95,7 @@ class Options:
             if getattr(self, name) < least:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} must be at least {least}, not {getattr(self, name)}")
-        self.grows_to.check("--grows-to")
+        self.max_cluster.check("--max-cluster")
         self._check_elastic()
         if self.cpus is not None and self.cpus <= 0:
             raise UserError(f"--cpus must be above 0, not {self.cpus}")
@@ -200,7 +200,7 @@ def train(
 
         cpus = workers.cpus_of_each(
             options.workers, options.cpus, options.use_gpu,
-            Cluster.of(resources, options.grows_to), engine.machines(),
+            Cluster.of(resources, options.max_cluster), engine.machines(),
         )  # fmt: skip
         with History(output, options.recipe.epochs) as history:
             return workers.run(
@@ -259,15 +259,14 @@ def make_bundle(
 ) -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
     from lib.training.card import calibrate, save, with_metrics, with_text
-    from jobs import evaluate  # isort: skip
 
     unfinished = output / "unfinished"
 
     def label(bundle: Path, split: Split) -> Any:
         unfinished.upload(bundle, last=CARD)  # to where all machines can read it
         faces = LabelledFaces(data, split)
-        return evaluate.label_faces(
-            read_bundle(unfinished), faces, DetectorSpec("none"), options.grows_to
+        return label_faces(
+            read_bundle(unfinished), faces, placement=Placement(max_cluster=options.max_cluster)
         )
 
     recipe = recipe_of(options)

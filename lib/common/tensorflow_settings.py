@@ -8,6 +8,8 @@ from typing import Any
 
 import cv2
 
+from lib.common.native_output import native_errors_hidden
+
 
 @contextmanager
 def _absent(*modules: str) -> Iterator[None]:
@@ -26,7 +28,7 @@ def _absent(*modules: str) -> Iterator[None]:
             del found[module]
 
 
-with _absent("matplotlib", "sklearn"):
+with _absent("matplotlib", "sklearn"), native_errors_hidden():
     import tensorflow as tf
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

@@ -13,7 +13,7 @@ from lib.storage.folder import Folder
 from lib.storage.parquet_folder import check_columns, parquet_files, read_columns
 
 IMAGE_COLUMNS = ("image", "sha256", "source_row")
-"""What `lib.scoring.stages.unpack` takes."""
+"""What `lib.scoring.stages.labelled_faces` takes."""
 _TRUTH_COLUMNS = ("sha256", "age", "gender", "group", "source", "source_row")
 
 

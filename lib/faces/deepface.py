@@ -11,28 +11,25 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow as tf
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
+from lib.common.tensorflow_settings import configure, tf
+from lib.faces.boxes import Floats, Image
 from lib.faces.detections import Detections
-from lib.faces.mtcnn import (
-    CELL,
-    PYRAMID,
-    STRIDE,
-    Floats,
-    Image,
-    Level,
-    Mtcnn,
-    Network,
-    Pixels,
-    graph,
-    probability,
-)
+from lib.faces.mtcnn import CELL, PYRAMID, STRIDE, Level, Mtcnn, Pixels
+from lib.faces.mtcnn_networks import Network, graph, probability
 
 _CANVAS = 4096  # longer side, in pixels, above which decoding may halve: the frame is twice as long
 _PIXELS = 1 << 19  # that are averaged, or looked at by PNet, together: bounds the memory
 _MIN_FACE_SIZE = 20
+
+
+def load(threads: int, weights: str | None) -> "DeepfaceMtcnn":
+    """Load the detector, with `threads` for its computations; its weights come with its package."""
+    del weights
+    configure(threads)
+    return DeepfaceMtcnn()
 
 
 class DeepfaceMtcnn(Mtcnn):

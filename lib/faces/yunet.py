@@ -17,6 +17,13 @@ _NMS = 0.3  # overlap of two boxes, intersection over union, above which the wea
 _MOST = 5000  # boxes that go into that comparison
 
 
+def load(threads: int, weights: str | None) -> "Yunet":
+    """Load the detector from its file of weights, with `threads` for its computations."""
+    assert weights is not None
+    cv2.setNumThreads(threads)
+    return Yunet(weights)
+
+
 class Yunet:
     """Finds faces with YuNet. One instance serves one thread of one process.
 

@@ -17,6 +17,8 @@ from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
 
 CARD = "card.json"
+DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "models" / "default"
+"""The embedded model."""
 FORMAT = 1
 Task = Literal["age", "gender"]
 TASKS: tuple[Task, ...] = ("age", "gender")

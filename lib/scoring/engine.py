@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lib.common.errors import UserError
+from lib.common.native_output import native_errors_hidden
 from lib.common.telemetry import STAGE_SECONDS
 from lib.storage.folder import Folder
 
@@ -49,7 +49,8 @@ def cluster() -> Iterator[dict[str, float]]:
         # Nobody asks a cluster of one job for metrics, and each process of Ray takes time to gather them.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-    with _native_errors_to_logs_only():
+    # Ray's native code writes over the progress even of what it mends; its logs have all of it, too.
+    with native_errors_hidden():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -67,27 +68,6 @@ def cluster() -> Iterator[dict[str, float]]:
 def machines() -> list[dict[str, float]]:
     """The resources of each machine that is there now, by name."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-@contextlib.contextmanager
-def _native_errors_to_logs_only() -> Iterator[None]:
-    """Keep Ray's native code off the terminal: it writes over the progress even of what it mends.
-
-    All of it is in the logs of Ray's session, too. Python's own messages still arrive.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(terminal), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        sys.stderr.close()
-        sys.stderr = stderr
 
 
 def commit_rows_in(checkpoint: Folder) -> None:

@@ -3,9 +3,10 @@
 Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from lib.scoring import engine
 
@@ -13,13 +14,16 @@ from lib.scoring import engine
 # Only behind the engine, which sets up the environment for Ray Data.
 import pyarrow as pa
 import pyarrow.fs
+import pyarrow.parquet as pq
 import ray.data
 
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision
-from lib.scoring.placement import FACES, TASK_CPUS, Pool
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring import rates
+from lib.scoring.placement import FACES, TASK_CPUS, Cluster, Placement, Pool, place
+from lib.scoring.schema import KEYS
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage
@@ -30,8 +34,8 @@ BATCH = 32
 BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
 READERS = 2
-"""Tasks that read the rows: each is a process of its own, and rows of a manifest are small. Those of
-jobs/evaluate.py hold their images: there it bounds how fast a large cluster is fed."""
+"""Tasks that read the rows: each is a process of its own, and rows of a manifest are small. Labelled
+faces hold their images: there it bounds how fast a large cluster is fed."""
 CPUS_PER_WRITER = 4
 """A core makes about one block of labels in two seconds; a task writes it in less than one."""
 BLOCKS = 48
@@ -51,6 +55,8 @@ class Labelling:
         bundle: the model.
         age_distribution: give the whole distribution of each age, too.
         carry: columns of the rows that go into the labels as they are.
+        keys: columns of the rows that name an image, which the labels begin with.
+        finish: stages for the label rows.
         precision: what the networks compute in.
     """
 
@@ -61,24 +67,33 @@ class Labelling:
     age_distribution: bool
     carry: tuple[str, ...] = ()
     precision: Precision = "float32"
+    keys: tuple[str, ...] = KEYS
+    finish: tuple[Stage, ...] = ()
+
+    def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
+        """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
+        return place(
+            wanted,
+            cluster,
+            tuple(self.bundle.networks),
+            self.bundle.trunk is not None,
+            self.bundle.weight_bytes,
+            blocks,
+            self.detector.entry.worker_gib,
+        )
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         """What the workers of a pool do, in order; those of the last one make the label rows."""
         chain: list[Stage] = []
         if FACES in pool.stages:
             chain.append(self.source)
-            chain.append(FindFaces(self.detector, self.bundle.crop, self.limits, pool.threads))
-        tasks = tuple(stage for stage in pool.stages if stage in self.bundle.networks)
-        if tasks:
+            chain.append(Detect(self.detector, self.bundle.crop, self.limits, pool.threads))
+        if tasks := tuple(stage for stage in pool.stages if stage != FACES):
             chain.append(Predict(self.bundle, tasks, pool.threads, self.precision))
         if last:
-            chain.append(Label(self.bundle, self.age_distribution, self.carry))
+            chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
+            chain.extend(self.finish)
         return chain
-
-
-def with_work(pools: Sequence[Pool], bundle: Bundle) -> list[Pool]:
-    """Without the pools of tasks that the model does not know."""
-    return [p for p in pools if any(s == FACES or s in bundle.networks for s in p.stages)]
 
 
 def block_count(images: int) -> int:
@@ -87,22 +102,83 @@ def block_count(images: int) -> int:
     return max(1, -(-images // rows))
 
 
-def read_rows(
-    files: Sequence[Path | str],
-    columns: Sequence[str] | None,
-    count: int,
-    filesystem: pyarrow.fs.FileSystem | None = None,
-) -> ray.data.Dataset:
-    """Some or all columns of Parquet files with `count` rows together, in blocks of the right size."""
-    return ray.data.read_parquet(
-        [str(file) for file in files],
-        columns=None if columns is None else list(columns),
-        filesystem=filesystem,
-        partitioning=None,
-        override_num_blocks=block_count(count),
-        num_cpus=TASK_CPUS,
-        concurrency=READERS,
-    )
+@dataclass(frozen=True)
+class Rows:
+    """Rows to label, in Parquet files.
+
+    Attributes:
+        files: on the file system.
+        filesystem: where the files are; None: on this machine.
+        count: rows of all files together.
+        columns: to read; None: all.
+        checkpoint: folder in which Ray Data commits the rows that it writes (see `lib.output.commits`),
+            outside of what is written; None: rows are not committed.
+    """
+
+    files: Sequence[str]
+    filesystem: pyarrow.fs.FileSystem | None
+    count: int
+    columns: Sequence[str] | None = None
+    checkpoint: Folder | None = None
+
+    def read(self) -> ray.data.Dataset:
+        """The rows, in blocks of the right size."""
+        if self.checkpoint is not None:
+            engine.commit_rows_in(self.checkpoint)
+        return ray.data.read_parquet(
+            list(self.files),
+            columns=None if self.columns is None else list(self.columns),
+            filesystem=self.filesystem,
+            partitioning=None,
+            override_num_blocks=block_count(self.count),
+            num_cpus=TASK_CPUS,
+            concurrency=READERS,
+        )
+
+    def file(self, name: str) -> pa.Table:
+        """The rows of one file."""
+        columns = None if self.columns is None else list(self.columns)
+        return pq.read_table(name, filesystem=self.filesystem, columns=columns, partitioning=None)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Label rows on a cluster, not computed yet.
+
+    Attributes:
+        rows: of labels, in any order.
+        cpus: of the cluster when it has grown.
+        work_seconds: gives the seconds by kind of work so far.
+    """
+
+    rows: ray.data.Dataset
+    cpus: float
+    work_seconds: Callable[[], dict[str, float]]
+
+
+@contextmanager
+def labelled(
+    rows: Rows, labelling: Labelling, wanted: Placement, remedy: str, run: str = ""
+) -> Iterator[Labelled]:
+    """Connect to a cluster or start one, share the work out among pools, and label; streaming.
+
+    Args:
+        rows: what the source of `labelling` takes.
+        labelling: what is to be done.
+        wanted: of the pools.
+        remedy: what the user can do where the run stops.
+        run: id of the run, for metrics.
+
+    Raises:
+        UserError: the pools do not fit the cluster, or what stopped the run.
+    """
+    with engine.failures_in_one_line(remedy), engine.cluster() as resources:
+        cluster = Cluster.of(resources, wanted.max_cluster)
+        pools = labelling.pools(wanted, cluster, block_count(rows.count))
+        pools = rates.sized(labelling, pools, wanted, lambda: rates.sample(rows.file, rows.files))
+        seconds = engine.WorkSeconds(run)
+        labels = label(rows.read(), labelling, pools, seconds)
+        yield Labelled(labels, cluster.most_cpus, seconds.total)
 
 
 def write_rows(rows: ray.data.Dataset, labels: Folder, cpus: float) -> None:
@@ -122,7 +198,7 @@ def write_rows(rows: ray.data.Dataset, labels: Folder, cpus: float) -> None:
 
 
 class Worker:
-    """The stages of a pool; what Ray makes of them in each of its workers."""
+    """The stages of a pool in one of its processes."""
 
     def __init__(self, stages: Sequence[Stage], report: Callable[[dict[str, float]], None]) -> None:
         self._chain = Chain(stages, report)

@@ -1,7 +1,7 @@
 """Which stages run together in one pool of workers, and how many workers each pool gets."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,26 +9,24 @@ from lib.common.errors import UserError
 
 Layout = Literal["auto", "fused", "separate"]
 
-FACES, AGE, GENDER = "faces", "age", "gender"
+FACES, MODELS = "faces", "models"
 TASK_CPUS = 0.05
 """CPUs of a reading or writing task: they wait for storage, and must find room beside full pools."""
 LEFT_FREE = 0.2
 """Share of the CPUs that the pools leave to those tasks. Pools start first: with nothing left, a run
 would wait for itself for ever."""
-GPU_WORKER_CPUS = 0.0
-"""CPUs of a worker on a GPU: none, so that no finder of faces on its machine keeps it off its GPU."""
 GPU_GIB = 16
 """Memory of the smallest GPU that is in common use (NVIDIA T4)."""
 GPU_WORKER_GIB = 2
 """What a worker takes of it besides its weights: libraries and a batch of activations."""
 WEIGHTS_IN_MEMORY = 4
 """Times the size of the model's files: these hold half precision, and loading makes copies."""
-CPU_WORKER_GIB, WEIGHTS_IN_CPU_MEMORY = 1.0, 2
-"""Memory of a worker on CPUs: besides the weights, and times the size of the model's files."""
+WEIGHTS_IN_CPU_MEMORY = 2
+"""Memory that the model takes in a worker on CPUs, times the size of its files."""
 WORKERS_PER_GPU = 4
 """At most: while one prepares its batch, another one's is computed; more only take memory."""
 AHEAD = 1.25
-"""Faces are found this much faster than the models could take them: no GPU waits."""
+"""The detectors work this much faster than the models, so that no GPU waits."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class Pool:
     """Workers that run the same stages.
 
     Attributes:
-        name: of the pool, as in the options.
-        stages: what each worker does, in order: `FACES` (fetch, decode, detect, crop), `AGE`, `GENDER`.
+        name: `FACES`, `MODELS`, or the task of a pool that runs one model only.
+        stages: what each worker does, in order: `FACES` (fetch, decode, detect, crop), then tasks.
         actors: number of workers, the most that there may be.
         cpus: CPUs that the scheduler sets aside for each; may be a fraction.
         gpus: the same for GPUs.
@@ -145,85 +143,123 @@ class Cluster:
         return max(self.gpus, self.growth.gpus)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """What a user wants of the pools.
+
+    Attributes:
+        layout: fused: one pool does all, or one beside the GPUs and one on them; separate: detection
+            and each task of the model have a pool each.
+        faces: workers that fetch, decode, detect and crop; with one pool, all workers.
+        models: workers of the models; with the layout separate, of each model.
+        max_cluster: what the cluster may grow to.
+        reserved_cpus: that the pools leave to others.
+    """
+
+    layout: Layout = "auto"
+    faces: Size = field(default_factory=Size)
+    models: Size = field(default_factory=Size)
+    max_cluster: Growth = field(default_factory=Growth)
+    reserved_cpus: float | None = None
+
+    def check(self) -> None:
+        """Refuse impossible numbers.
+
+        Raises:
+            UserError: names the option.
+        """
+        self.faces.check("--faces")
+        self.models.check("--models")
+        self.max_cluster.check("--max-cluster")
+
+    def size_of(self, pool: Pool) -> Size:
+        """What is wanted of a pool."""
+        return self.faces if pool.name == FACES else self.models
+
+
 def place(
-    layout: Layout,
-    shared_trunk: bool,
+    wanted: Placement,
     cluster: Cluster,
-    sizes: Mapping[str, Size],
+    tasks: tuple[str, ...],
+    shared_backbone: bool,
     weights: int = 0,
     blocks: float = math.inf,
-    finder_gib: float = CPU_WORKER_GIB,
+    detector_gib: float = 1.0,
 ) -> list[Pool]:
     """Choose the pools, in the order in which an image passes them.
 
-    Without GPUs everything runs in one pool where both models stand on one trunk: one worker of one
-    thread for each CPU, which never waits for another and never hands pixels on. With GPUs, or two
-    trunks, finding faces and the models get pools of their own, side by side on different batches.
+    Without GPUs everything runs in one pool where the tasks share a backbone: one worker of one
+    thread for each CPU, which never waits for another and never hands pixels on. With GPUs, or with
+    networks apart, detection and the models get pools of their own, side by side on different batches.
 
     Args:
-        layout: "fused" and "separate" overrule the choice.
-        shared_trunk: whether age and gender stand on one trunk.
+        wanted: overrules the choice.
         cluster: now and when it has grown.
-        sizes: what the user wants, by name of pool.
+        tasks: of the model.
+        shared_backbone: whether they share one.
         weights: bytes of the model's files, which say how many workers share a GPU or the memory.
         blocks: of images that there are; a worker without one would only take time to start.
-        finder_gib: memory in GiB of a worker that finds faces, besides the weights of models.
+        detector_gib: memory in GiB of a worker that detects, besides the weights of models.
 
     Raises:
         UserError: the pools do not fit the cluster.
     """
+    layout = wanted.layout
     if layout == "auto":
-        layout = "fused" if shared_trunk else "separate"
+        layout = "fused" if shared_backbone else "separate"
     if not cluster.most_cpus:
         raise UserError(
-            "the cluster has no CPUs for work: start workers, or say with --grows-to.cpus how many its "
-            "autoscaler may start"
+            "the cluster has no CPUs for work: start workers, or say with --max-cluster.cpus how many "
+            "its autoscaler may start"
         )
     cores = max(1, int(cluster.most_cpus))
     room = cluster.most_cpus * (1 - LEFT_FREE)
+    if wanted.reserved_cpus is not None:
+        room = max(0.0, cluster.most_cpus - wanted.reserved_cpus)
+    groups = [(MODELS, tasks)] if layout == "fused" else [(task, (task,)) for task in tasks]
     if cluster.most_gpus:
-        tasks: list[tuple[str, ...]] = [(AGE, GENDER)] if layout == "fused" else [(AGE,), (GENDER,)]
-        finders = min(cores, _fitting(cluster, finder_gib))
-        pools = _on_gpus(tasks, finders, room, cluster.most_gpus, weights)
+        detectors = min(cores, _fitting(cluster, detector_gib))
+        pools = [
+            Pool(FACES, (FACES,), detectors, room / detectors),
+            *_on_gpus(groups, cluster.most_gpus, weights),
+        ]
     elif layout == "fused":
-        actors = min(cores, _fitting(cluster, finder_gib, weights))
-        pools = [Pool(FACES, (FACES, AGE, GENDER), actors, room / actors)]
+        actors = min(cores, _fitting(cluster, detector_gib, weights))
+        pools = [Pool(FACES, (FACES, *tasks), actors, room / actors)]
     else:
-        # Each model is about as dear as finding the faces of a photograph: a third of the CPUs each.
-        third = max(1, min(cores, _fitting(cluster, finder_gib, weights)) // 3)
-        share = room / (3 * third)
-        pools = [Pool(name, (name,), third, share) for name in (FACES, AGE, GENDER)]
+        # A model costs about as much as detection in a photograph: an equal share of the CPUs each.
+        actors = max(1, min(cores, _fitting(cluster, detector_gib, weights)) // (1 + len(tasks)))
+        cpus = room / ((1 + len(tasks)) * actors)
+        pools = [Pool(name, stages, actors, cpus) for name, stages in ((FACES, (FACES,)), *groups)]
     pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
-    pools = [sizes[pool.name].applied_to(pool) for pool in pools]
+    pools = [wanted.size_of(pool).applied_to(pool) for pool in pools]
     _check_fit(pools, cluster)
     return pools
 
 
-def balanced(
-    pools: list[Pool], rates: Mapping[str, float], sizes: Mapping[str, Size]
-) -> list[Pool]:
-    """Size the pools to each other: models never wait for faces, and nothing is started for nothing.
+def balanced(pools: list[Pool], rates: Mapping[str, float], wanted: Placement) -> list[Pool]:
+    """Size the pools to each other: models never wait for faces, and no worker is started to idle.
 
     Args:
-        pools: as `place` gives them: as many workers as the cluster holds; the first finds faces.
+        pools: as `place` gives them: as many workers as the cluster holds; the first one detects.
         rates: images a second of one worker of each pool, measured alone, by name.
-        sizes: what the user wants; pools whose number of workers was told stay as they are.
+        wanted: pools whose number of workers the user chose stay as they are.
 
     Returns:
-        The pools, with as many finders of faces as feed the models `AHEAD` of time, or, where the CPUs
-        do not suffice for that, with as many workers of the models as they feed.
+        The pools, with as many detectors as feed the models `AHEAD` of time, or, where the CPUs do not
+        suffice for that, with as many workers of the models as they feed.
     """
     faces, *models = pools
     if not models:
         return pools
-    # Workers that share a GPU may slow each other down; rather too many finders than an idle GPU.
+    # Workers that share a GPU may slow each other down; rather too many detectors than an idle GPU.
     slowest = min(models, key=lambda pool: pool.actors * rates[pool.name])
-    wanted = AHEAD * slowest.actors * rates[slowest.name] / rates[FACES]
-    found = rates[FACES] * min(faces.actors, math.ceil(wanted))
-    needed = {faces.name: math.ceil(wanted)}
+    detectors = AHEAD * slowest.actors * rates[slowest.name] / rates[FACES]
+    found = rates[FACES] * min(faces.actors, math.ceil(detectors))
+    needed = {faces.name: math.ceil(detectors)}
     needed |= {pool.name: math.ceil(found / rates[pool.name]) for pool in models}
     return [
-        pool if sizes[pool.name].actors is not None else _at_most(pool, needed[pool.name])
+        pool if wanted.size_of(pool).actors is not None else _at_most(pool, needed[pool.name])
         for pool in pools
     ]
 
@@ -248,17 +284,17 @@ def _fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
 
 
 def _on_gpus(
-    tasks: list[tuple[str, ...]], finders: int, room: float, gpus: float, weights: int
+    groups: Sequence[tuple[str, tuple[str, ...]]], gpus: float, weights: int
 ) -> list[Pool]:
-    """A few workers on each GPU for each group of tasks; faces are found on the CPUs that are left."""
+    """A few workers on each GPU for each group of tasks, given by name and tasks.
+
+    They take no CPUs, so that no detector on their machine keeps them off its GPU.
+    """
     needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
-    workers = max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)) // len(tasks))
+    workers = max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)) // len(groups))
     actors = max(1, int(gpus)) * workers
-    share = min(1.0, gpus) / len(tasks) / workers
-    cpus = min(GPU_WORKER_CPUS, room / 2 / (actors * len(tasks)))
-    models = [Pool(group[0], group, actors, cpus, share) for group in tasks]
-    left = room - sum(pool.actors * pool.cpus for pool in models)
-    return [Pool(FACES, (FACES,), finders, left / finders), *models]
+    share = min(1.0, gpus) / len(groups) / workers
+    return [Pool(name, tasks, actors, 0.0, share) for name, tasks in groups]
 
 
 def _check_fit(pools: list[Pool], cluster: Cluster) -> None:

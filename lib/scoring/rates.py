@@ -6,28 +6,37 @@ Importing this imports Ray, which takes seconds; jobs do so when their options h
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from lib.common.errors import UserError
-from lib.scoring.pipeline import BATCH, Labelling
-from lib.scoring.placement import Pool, Size, balanced
+from lib.scoring.placement import Placement, Pool, balanced
+from lib.scoring.stages.face_arrays import face_counts
 from lib.scoring.stages.stage import Chain, Stage
 
 log = logging.getLogger("pools")
 
+BATCH = 32
+"""Images that a worker is measured with."""
 PARTS = 8
 """Of the list of images, from which the sample comes."""
 FEWEST_FACES = 4
 TELL_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
 
 
+class Work(Protocol):
+    """What is to be done, as the stages of each pool."""
+
+    def stages(self, pool: Pool, last: bool) -> list[Stage]:
+        """What the workers of a pool do, in order."""
+
+
 def sized(
-    labelling: Labelling,
+    labelling: Work,
     pools: list[Pool],
-    sizes: Mapping[str, Size],
+    wanted: Placement,
     images: Callable[[], pa.Table],
 ) -> list[Pool]:
     """Size pools on CPUs and on GPUs to each other, by what is measured, and say so.
@@ -35,14 +44,14 @@ def sized(
     Args:
         labelling: what is to be done.
         pools: in the order in which an image passes them, as large as the cluster.
-        sizes: what the user wants, by name of pool.
+        wanted: what the user wants of them.
         images: gives some of the rows that the source of `labelling` takes, if they are needed.
     """
-    told = all(sizes[pool.name].actors is not None for pool in pools)
+    told = all(wanted.size_of(pool).actors is not None for pool in pools)
     if any(pool.gpus for pool in pools) and not told:
         log.info("measuring a worker of each pool")
         if rates := measure(labelling, pools, images()):
-            pools = balanced(pools, rates, sizes)
+            pools = balanced(pools, rates, wanted)
             _tell(pools, rates)
         else:
             log.info("too few faces in %d images: the pools stay as large as the cluster", BATCH)
@@ -98,7 +107,7 @@ class _Worker:
         return result, len(batch) / (time.perf_counter() - started)
 
 
-def measure(labelling: Labelling, pools: Sequence[Pool], images: pa.Table) -> dict[str, float]:
+def measure(labelling: Work, pools: Sequence[Pool], images: pa.Table) -> dict[str, float]:
     """Images a second of one worker of each pool, by the pool's name.
 
     Waits for machines that have the room; an autoscaler starts them.
@@ -124,7 +133,7 @@ def measure(labelling: Labelling, pools: Sequence[Pool], images: pa.Table) -> di
         stages = labelling.stages(pool, pool is pools[-1])
         batch, rates[pool.name] = _waited_for(worker.run.remote(stages, batch), pool)
         ray.kill(worker)
-        if pool is pools[0] and pc.sum(batch["face_count"]).as_py() < FEWEST_FACES:
+        if pool is pools[0] and face_counts(batch, "crops").sum() < FEWEST_FACES:
             return {}
     return rates
 
@@ -141,5 +150,5 @@ def _waited_for(result: ray.ObjectRef, pool: Pool) -> tuple[pa.Table, float]:
             return ray.get(result)
     raise UserError(
         f"no machine with {pool.cpus:.2f} CPUs and {pool.gpus:g} GPUs for the pool {pool.name} in "
-        f"{GIVE_UP_SECONDS // 60} minutes; look at the quota, or change --grows-to"
+        f"{GIVE_UP_SECONDS // 60} minutes; look at the quota, or change --max-cluster"
     )

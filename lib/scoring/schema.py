@@ -19,6 +19,13 @@ STATUSES = {
 }
 """Every status and its meaning. All but the first two count as errors."""
 
+KEYS = ("id", "uri")
+"""The columns that name an image of an archive; the others say what is in it."""
+POINT = pa.struct([("x", pa.float32()), ("y", pa.float32())])
+LANDMARKS = pa.struct(
+    [(name, POINT) for name in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")]
+)
+"""Five points of a face; left and right as seen in the picture."""
 BOX = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
 
 
@@ -53,8 +60,9 @@ def face_columns(with_distribution: bool) -> tuple[Column, ...]:
 
 
 def face_type(with_distribution: bool = False) -> pa.StructType:
-    """The type of one element of `faces`."""
-    return pa.struct([(c.name, c.type) for c in face_columns(with_distribution)])
+    """The type of one element of `faces`: what the row says of the main face, and the landmarks."""
+    fields = [(c.name, c.type) for c in face_columns(with_distribution)]
+    return pa.struct([*fields, ("landmarks", LANDMARKS)])
 
 
 def label_columns(with_distribution: bool = False) -> Iterator[Column]:
@@ -73,14 +81,17 @@ def label_columns(with_distribution: bool = False) -> Iterator[Column]:
     for column in face_columns(with_distribution):
         yield column._replace(meaning=f"main (largest) face: {column.meaning}")
     yield Column(
-        "faces", pa.list_(face_type(with_distribution)), "the same for every face, largest first"
+        "faces",
+        pa.list_(face_type(with_distribution)),
+        "the same for every face, largest first; and `landmarks`: x, y of eyes, nose, mouth corners",
     )
     yield Column("model", pa.string(), "name and digest of the model")
 
 
-def label_schema(with_distribution: bool = False) -> pa.Schema:
-    """The Arrow schema of the label row."""
-    return pa.schema([(c.name, c.type) for c in label_columns(with_distribution)])
+def label_schema(with_distribution: bool = False, keys: bool = True) -> pa.Schema:
+    """The Arrow schema of the label row, with or without `KEYS`."""
+    columns = [c for c in label_columns(with_distribution) if keys or c.name not in KEYS]
+    return pa.schema([(c.name, c.type) for c in columns])
 
 
 def schema_table() -> str:

@@ -74,8 +74,8 @@ class Trainer:
         self._genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[training.genders]
         self._weights = age_weights(training.ages, recipe.balance)
         self.distributions = np.full((AGE_CLASSES, AGE_CLASSES), np.nan)
-        """Mean predicted distribution for each true age at the last validation, as
-        `lib.evaluation.metrics.mean_distributions` gives it, float64 (101, 101); NaN where there is no face."""
+        """Mean predicted distribution for each true age at the last validation, by
+        `mean_distributions`, float64 (101, 101); NaN where there is no face."""
         self.steps = len(training) // (recipe.batch_size * workers)
         keras.utils.set_random_seed(recipe.seed)
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])

@@ -193,11 +193,11 @@ def test_the_jobs_take_these_options() -> None:
         gpus += group["maxReplicas"] * int(
             container["resources"]["limits"].get("nvidia.com/gpu", 0)
         )
-    assert labelling.grows_to == Growth(cpus, gpus)
+    assert labelling.max_cluster == Growth(cpus, gpus)
     assert learn[:3] == ["python", "-m", "jobs.train"]
     told = options.parse(train.Options, learn[3:])
     told.check()
-    assert told.grows_to == growth(load(RAY_JOBS[1]))
+    assert told.max_cluster == growth(load(RAY_JOBS[1]))
     (group,) = load(RAY_JOBS[1])["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
     assert told.workers == group["maxReplicas"]

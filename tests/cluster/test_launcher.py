@@ -33,7 +33,7 @@ def test_the_command_in_it_knows_what_may_be_started(name: str) -> None:
         what: sum(kind["max_workers"] * kind["resources"].get(what, 0) for kind in kinds)
         for what in ("CPU", "GPU")
     }
-    command = f"--grows-to.cpus {most['CPU']} --grows-to.gpus {most['GPU']} "
+    command = f"--max-cluster.cpus {most['CPU']} --max-cluster.gpus {most['GPU']} "
     assert command in (PROJECT / name).read_text("utf-8")
 
 

@@ -22,7 +22,7 @@ from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle
 from lib.output.counts import LabelCounts
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
@@ -102,7 +102,7 @@ def undisturbed(images: Path, bundle: Bundle) -> pd.DataFrame:
     chain = Chain(
         [
             Fetch(Limits.max_bytes),
-            FindFaces(DetectorSpec("none"), bundle.crop, Limits(), threads=1),
+            Detect(DetectorSpec("none"), bundle.crop, Limits(), threads=1),
             Predict(bundle, ("age", "gender"), threads=1),
             Label(bundle),
         ]
@@ -167,7 +167,7 @@ def test_machines_are_lost_and_added_while_labelling(
     with Job(
         machines.head.environment, tmp_path / "log", "jobs.score",
         "--images", images, "--output", output, "--model", bundle.folder, "--detector", "none",
-        "--age.actors", 2, "--age.gpus", 1,
+        "--models.actors", 2, "--models.gpus", 1,
     ) as job:  # fmt: skip
         wait_until(lambda: rows(output) > IMAGES * 0.05, 120)
         assert all(machine.runs("ray::MapWorker") for machine in machines.gpu)

@@ -143,7 +143,7 @@ def test_killed_workers_are_replaced(
     options = [
         *(SCORE, "--images", portraits, "--output", output, "--model", model, "--layout", layout),
         *("--faces.actors", 1, "--faces.cpus", 1),
-        *("--age.actors", 1, "--age.cpus", 1, "--gender.actors", 1, "--gender.cpus", 1),
+        *("--models.actors", 1, "--models.cpus", 1),
     ]
     with Job(head.environment, log, *options) as job:
         wait_until(lambda: rows(output) >= PORTRAITS / 4, 90)
@@ -281,7 +281,7 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
         status, text = run_job(
             head.environment, tmp_path / "log",
             *(SCORE, "--images", images, "--output", output, "--model", model),
-            *("--detector", "none", "--layout", "separate", "--age.actors", 1, "--gender.actors", 1),
+            *("--detector", "none", "--layout", "separate", "--models.actors", 1),
         )  # fmt: skip
     assert status == 0, text
     found = labels(output)

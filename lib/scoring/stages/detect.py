@@ -1,9 +1,9 @@
-"""Encoded bytes → boxes and crops of the faces."""
+"""Encoded bytes → boxes, landmarks and crops of the faces."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,35 +22,48 @@ from lib.faces.detections import Detections, Detector
 from lib.faces.registry import DetectorSpec
 from lib.images import ImageError, Limits, Picture, decode
 from lib.scoring.schema import NO_FACE, OK
-from lib.scoring.stages.stage import Stopwatch
-
-FOUND = pa.schema(
-    [
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("face_count", pa.int32()),
-        ("boxes", pa.binary()),
-        ("face_scores", pa.binary()),
-        ("crops", pa.large_binary()),
-    ]
-)
-"""What `FindFaces` says of an image. The last three hold an array each, largest face first: float32
-(faces, 4), float32 (faces,) and uint8 (faces, size, size, 3)."""
+from lib.scoring.stages.face_arrays import face_column
+from lib.scoring.stages.stage import Stopwatch, with_column
 
 
 class Faces(NamedTuple):
-    """The faces of one image: boxes in pixels of the full size, scores (NaN: no detector), crops."""
+    """The faces of one image, largest first, in pixels of the upright image at its full size.
+
+    Attributes:
+        boxes: float32 (n, 4): x, y, width, height.
+        scores: float32 (n,), 0..1; NaN without a detector.
+        landmarks: float32 (n, 5, 2), as in `Detections`; NaN without a detector.
+        crops: uint8 (n, size, size, 3), RGB.
+    """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
     crops: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is known of one image after detection.
+
+    Attributes:
+        status: of `lib.scoring.schema.STATUSES`.
+        error: why it has no faces, if it could not be read.
+        width: of the upright image in pixels; None where it is unknown.
+        height: the same.
+        faces: in it.
+    """
+
+    status: str
+    error: str | None
+    width: int | None
+    height: int | None
+    faces: Faces
+
+
 @dataclass
-class FindFaces:
-    """Replaces `data` by the columns of `FOUND`.
+class Detect:
+    """Replaces the encoded image by its size, the boxes, scores and landmarks of its faces, and crops.
 
     Attributes:
         detector: how to find faces.
@@ -64,26 +77,55 @@ class FindFaces:
     limits: Limits
     threads: int
 
+    needs: ClassVar = ("data", "status", "error")
+    drops: ClassVar = ("data",)
+    gives: ClassVar = (
+        "status",
+        "error",
+        "width",
+        "height",
+        "boxes",
+        "face_scores",
+        "landmarks",
+        "crops",
+    )
+
     def setup(self, watch: Stopwatch) -> None:
         """Load the detector."""
         self._watch = watch
         cv2.setNumThreads(self.threads)
         self._detector: Detector | None = self.detector.load(self.threads)
+        none = Detections.none()
+        crops = np.zeros((0, self.crop.size, self.crop.size, 3), np.uint8)
+        self._no_faces = Faces(none.boxes, none.scores, none.landmarks, crops)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Find the faces of all images of the batch."""
-        images = batch.select(["data", "status", "error"]).to_pylist()
-        found: list[dict[str, Any]] = []
+        images = batch.select(self.needs).to_pylist()
+        found: list[Found] = []
         step = self._detector.at_a_time if self._detector else 1
         for start in range(0, len(images), step):
             found += self._find(images[start : start + step])
-        columns = pa.Table.from_pylist(found, schema=FOUND)
-        batch = batch.drop_columns(["data", "status", "error"])
-        for name in FOUND.names:
-            batch = batch.append_column(name, columns[name])
-        return batch
+        counts = [len(image.faces.scores) for image in found]
+        boxes, scores, landmarks, crops = (
+            face_column(np.concatenate(arrays), counts)
+            for arrays in zip(self._no_faces, *(image.faces for image in found), strict=True)
+        )  # fmt: skip
+        columns = {
+            "status": pa.array([image.status for image in found], pa.string()),
+            "error": pa.array([image.error for image in found], pa.string()),
+            "width": pa.array([image.width for image in found], pa.int32()),
+            "height": pa.array([image.height for image in found], pa.int32()),
+            "boxes": boxes,
+            "face_scores": scores,
+            "landmarks": landmarks,
+            "crops": crops,
+        }
+        for name, column in columns.items():
+            batch = with_column(batch, name, column)
+        return batch.drop_columns(list(self.drops))
 
-    def _find(self, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _find(self, images: Sequence[dict[str, Any]]) -> list[Found]:
         with self._watch("decode"):
             decoded = [self._decode(image) for image in images]
         pictures = [
@@ -93,19 +135,18 @@ class FindFaces:
         ]
         faces = iter(self._faces(pictures))
         return [
-            _row(picture, next(faces)) if isinstance(picture, Picture) else picture
-            for picture in decoded
+            _found(image, next(faces)) if isinstance(image, Picture) else image for image in decoded
         ]
 
-    def _decode(self, image: dict[str, Any]) -> Picture | dict[str, Any]:
-        """The picture, no larger than needed at first; or the row of one that cannot be had."""
+    def _decode(self, image: dict[str, Any]) -> Picture | Found:
+        """The picture, no larger than needed at first; or why there is none."""
         if image["data"] is None:
-            return _no_picture(image["status"], image["error"])
+            return Found(image["status"], image["error"], None, None, self._no_faces)
         needed = self._detector.canvas if self._detector else longer_side_needed_whole(self.crop)
         try:
             return decode(image["data"], self.limits, at_least=needed)
         except ImageError as error:
-            return _no_picture(error.status, str(error))
+            return Found(error.status, str(error), None, None, self._no_faces)
 
     def _faces(self, pictures: Sequence[tuple[bytes, Picture]]) -> list[Faces]:
         if self._detector is None:
@@ -121,35 +162,24 @@ class FindFaces:
 
     def _cut_out(self, data: bytes, picture: Picture, faces: Detections) -> Faces:
         boxes = picture.boxes_to_full(faces.boxes)
+        landmarks = picture.to_full(faces.landmarks)
         needed = longer_side_needed(picture, faces, self.crop)
         if picture.scale > 1 and needed > max(picture.pixels.shape[:2]):
             # A face is smaller than its crop, and the file has more pixels of it.
-            with suppress(ImageError):  # no memory for it: the smaller one has to do
+            with suppress(ImageError):  # without memory for it, the smaller one has to do
                 larger = decode(data, self.limits, at_least=needed)
                 faces, picture = transfer(faces, picture, larger), larger
         crops = crop_faces(picture.pixels, faces, self.crop)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
-        return Faces(boxes[order], faces.scores[order], crops[order])
+        return Faces(boxes[order], faces.scores[order], landmarks[order], crops[order])
 
     def _whole(self, picture: Picture) -> Faces:
         box = np.array([[0, 0, picture.width, picture.height]], np.float32)
-        unknown = np.array([np.nan], np.float32)
-        return Faces(box, unknown, whole(picture.pixels, self.crop)[np.newaxis])
+        unknown = np.full(1, np.nan, np.float32)
+        landmarks = np.full((1, 5, 2), np.nan, np.float32)
+        return Faces(box, unknown, landmarks, whole(picture.pixels, self.crop)[np.newaxis])
 
 
-def _row(picture: Picture, faces: Faces) -> dict[str, Any]:
-    return {
-        "status": OK if len(faces.scores) else NO_FACE,
-        "error": None,
-        "width": picture.width,
-        "height": picture.height,
-        "face_count": len(faces.scores),
-        "boxes": faces.boxes.tobytes(),
-        "face_scores": faces.scores.tobytes(),
-        "crops": faces.crops.tobytes(),
-    }
-
-
-def _no_picture(status: str, error: str) -> dict[str, Any]:
-    nothing = {"face_count": 0, "boxes": b"", "face_scores": b"", "crops": b""}
-    return {"status": status, "error": error, "width": None, "height": None, **nothing}
+def _found(picture: Picture, faces: Faces) -> Found:
+    status = OK if len(faces.scores) else NO_FACE
+    return Found(status, None, picture.width, picture.height, faces)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,6 +68,10 @@ class Fetch:
     column: str | None = None
     s3: S3Options = field(default_factory=S3Options)
     timeout: float = TIMEOUT_SECONDS
+
+    needs: ClassVar = ("uri",)
+    drops: ClassVar = tuple(name for name in PLACE if name != "uri")
+    gives: ClassVar = tuple(FETCHED.names)
 
     def setup(self, watch: Stopwatch) -> None:
         """Make ready to read several images at once."""

@@ -1,11 +1,13 @@
-"""Crops → probabilities, for age, gender or both."""
+"""Crops → probabilities, for one or several tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import pyarrow as pa
 
 from lib.models.bundle import Bundle, Precision
+from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
 from lib.scoring.stages.stage import Stopwatch
 
 
@@ -16,11 +18,11 @@ def probabilities_column(task: str) -> str:
 
 @dataclass
 class Predict:
-    """Adds `TASK_probabilities` (binary: float32, faces × classes) for each task.
+    """Adds the probabilities of each task, float32 (classes,) for each face.
 
     Attributes:
         bundle: the model.
-        tasks: "age", "gender" or both. Both in one stage share the trunk where the bundle has one.
+        tasks: of the bundle. Those in one stage share the backbone where the bundle has one.
         threads: for the networks' computations; the CPUs of the worker.
         precision: what the networks compute in.
     """
@@ -30,26 +32,31 @@ class Predict:
     threads: int
     precision: Precision = "float32"
 
+    needs: ClassVar = ("crops",)
+    drops: ClassVar = ()
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """See `Stage`."""
+        return [probabilities_column(task) for task in self.tasks]
+
     def setup(self, watch: Stopwatch) -> None:
         """Load the networks."""
-        from lib.common import tensorflow_settings as runtime
+        from lib.common.tensorflow_settings import configure
         from lib.models.predictor import Predictor
 
         self._watch = watch
-        runtime.configure(self.threads)
+        configure(self.threads)
         self._predictor: Predictor = Predictor(self.bundle.here(), self.tasks, self.precision)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict all faces of all images of the batch at once."""
         side = self.bundle.crop.size
-        counts = batch["face_count"].to_numpy()
-        pixels = b"".join(batch["crops"].to_pylist())
-        crops = np.frombuffer(pixels, np.uint8).reshape(-1, side, side, 3)
-        ends = np.cumsum(counts)
+        counts = face_counts(batch, "crops")
+        crops = faces_of(batch, "crops", (side, side, 3))
         with self._watch("+".join(self.tasks)):
             predictions = self._predictor(crops)
         for task, probabilities in predictions.items():
-            by_image = np.split(probabilities, ends)[:-1]
-            column = pa.array([p.tobytes() for p in by_image], pa.binary())
+            column = face_column(probabilities, counts)
             batch = batch.append_column(probabilities_column(task), column)
         return batch

@@ -1,6 +1,8 @@
 """Probabilities → label rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,8 @@ from numpy.typing import NDArray
 from lib.models.bundle import Bundle
 from lib.models.calibration import apply_temperature
 from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
-from lib.scoring.schema import BOX, face_columns, face_type, label_schema
+from lib.scoring.schema import BOX, KEYS, LANDMARKS, POINT, face_type, label_schema
+from lib.scoring.stages.face_arrays import face_counts, faces_of
 from lib.scoring.stages.predict import probabilities_column
 from lib.scoring.stages.stage import Stopwatch
 
@@ -23,11 +26,27 @@ class Label:
         bundle: the model; its calibration is applied here.
         with_distribution: give the whole distribution of the age, too.
         carry: further columns that go with each image.
+        keys: columns that name the image, before those of the labels.
     """
 
     bundle: Bundle
     with_distribution: bool = False
     carry: tuple[str, ...] = ()
+    keys: tuple[str, ...] = KEYS
+
+    drops: ClassVar = ("note", "boxes", "face_scores", "landmarks", "crops")
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """See `Stage`."""
+        image = ("status", "error", "width", "height", "boxes", "face_scores", "landmarks")
+        tasks = (probabilities_column(task) for task in self.bundle.networks)
+        return (*self.keys, *image, *tasks, *self.carry)
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """See `Stage`."""
+        return [*self.keys, *label_schema(self.with_distribution, keys=False).names, *self.carry]
 
     def setup(self, watch: Stopwatch) -> None:
         """Nothing to load."""
@@ -39,16 +58,18 @@ class Label:
             return self._label(batch)
 
     def _label(self, batch: pa.Table) -> pa.Table:
-        counts = batch["face_count"].to_numpy().astype(np.int32)
+        counts = face_counts(batch, "face_scores").astype(np.int32)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         faces = self._faces(batch)
         # The largest face comes first; an image without any takes row null, hence null everywhere.
         main = faces.take(pa.array(offsets[:-1], mask=counts == 0))
-        schema = label_schema(self.with_distribution)
-        for name in self.carry:
-            schema = schema.append(batch.schema.field(name))
-        columns = {name: batch[name] for name in ("id", "uri", "status", "error")}
-        columns |= {name: batch[name] for name in ("width", "height", *self.carry)}
+        of_image = label_schema(self.with_distribution, keys=False)
+        keys, carried = (
+            [batch.schema.field(n) for n in names] for names in (self.keys, self.carry)
+        )
+        schema = pa.schema([*keys, *of_image, *carried])
+        copied = (*self.keys, "status", "error", "width", "height", *self.carry)
+        columns = {name: batch[name] for name in copied}
         if "note" in batch.column_names:
             columns["error"] = pc.coalesce(columns["error"], batch["note"])
         columns |= {"face_count": pa.array(counts)}
@@ -68,7 +89,7 @@ class Label:
         likelier = np.where(np.isnan(gender[:, 0]), len(genders) - 1, gender.argmax(axis=1))
         mean, std = expected_age(age)
         low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
-        box = _whole_pixels(_floats(batch, "boxes", 4))
+        box = _whole_pixels(faces_of(batch, "boxes", (4,)))
         values = {
             "age": mean,
             "age_std": std,
@@ -77,20 +98,21 @@ class Label:
             "gender": genders[likelier],
             "gender_score": gender.max(axis=1),
             "box": pa.StructArray.from_arrays([box[:, i] for i in range(4)], fields=list(BOX)),
-            "face_score": _floats(batch, "face_scores", 1)[:, 0],
+            "face_score": faces_of(batch, "face_scores"),
+            "landmarks": _points(faces_of(batch, "landmarks", (5, 2))),
             "age_distribution": pa.FixedSizeListArray.from_arrays(
                 age.ravel(), AGE_CLASSES, mask=pa.array(np.isnan(age[:, 0]))
             ),
         }
-        columns = face_columns(self.with_distribution)
-        arrays = [_as(values[c.name], c.type) for c in columns]
-        return pa.StructArray.from_arrays(arrays, fields=list(face_type(self.with_distribution)))
+        type_ = face_type(self.with_distribution)
+        arrays = [_as(values[field.name], field.type) for field in type_]
+        return pa.StructArray.from_arrays(arrays, fields=list(type_))
 
     def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
         """Of all faces; NaN, which becomes null, where the model does not know the task."""
         if task in self.bundle.networks:
-            return _floats(batch, probabilities_column(task), classes)
-        return np.full((sum(batch["face_count"].to_pylist()), classes), np.nan, np.float32)
+            return faces_of(batch, probabilities_column(task), (classes,))
+        return np.full((face_counts(batch, "face_scores").sum(), classes), np.nan, np.float32)
 
 
 def model_id(bundle: Bundle) -> str:
@@ -98,9 +120,14 @@ def model_id(bundle: Bundle) -> str:
     return f"{bundle.name}@{bundle.digest[:12]}"
 
 
-def _floats(batch: pa.Table, column: str, width: int) -> NDArray[np.float32]:
-    data = b"".join(batch[column].to_pylist())
-    return np.frombuffer(data, np.float32).reshape(-1, width)
+def _points(landmarks: NDArray[np.float32]) -> pa.StructArray:
+    """Landmarks (n, 5, 2) as `LANDMARKS`; null for faces without."""
+    points = [
+        pa.StructArray.from_arrays([pa.array(axis) for axis in point.T], fields=list(POINT))
+        for point in landmarks.swapaxes(0, 1)
+    ]
+    unknown = pa.array(np.isnan(landmarks[:, 0, 0]))
+    return pa.StructArray.from_arrays(points, fields=list(LANDMARKS), mask=unknown)
 
 
 def _whole_pixels(boxes: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -42,11 +42,51 @@ class Stopwatch:
 class Stage(Protocol):
     """Configuration plus one verb. A stage is pickled to a worker before `setup` is called there."""
 
+    @property
+    def needs(self) -> Sequence[str]:
+        """Columns that it reads."""
+
+    @property
+    def drops(self) -> Sequence[str]:
+        """Columns that it takes away, where they are there."""
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """Columns that it adds or replaces."""
+
     def setup(self, watch: Stopwatch) -> None:
         """Load what is needed, once for each process; `watch` is for timing the work."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Process a batch: as many rows out as in, in the same order."""
+
+
+def check_columns(stages: Sequence[Stage], columns: Sequence[str]) -> set[str]:
+    """Check that each stage gets the columns that it needs; gives the columns at the end.
+
+    Args:
+        stages: in order.
+        columns: what the first one gets.
+
+    Raises:
+        ValueError: names the stage and the column that is missing.
+    """
+    there = set(columns)
+    for stage in stages:
+        if missing := [name for name in stage.needs if name not in there]:
+            raise ValueError(
+                f"the stage {type(stage).__name__} needs the column {missing[0]!r}, which no stage "
+                "before it gives"
+            )
+        there = (there - set(stage.drops)) | set(stage.gives)
+    return there
+
+
+def with_column(batch: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The batch with this column, in place of one of the same name."""
+    if name in batch.column_names:
+        return batch.set_column(batch.column_names.index(name), name, column)
+    return batch.append_column(name, column)
 
 
 class Chain:
@@ -65,6 +105,7 @@ class Chain:
                 call; what is not reported at the end are less than `REPORT_EVERY_SECONDS`.
         """
         self._stages = stages
+        self._checked = False
         self._report = report
         self._reported = time.monotonic()
         self._watch = Stopwatch()
@@ -73,6 +114,7 @@ class Chain:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Send a batch through all stages."""
+        self._check(batch)
         return self._finish(self._stages[0](batch))
 
     def stream(self, block: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:
@@ -85,6 +127,7 @@ class Chain:
             rows: the largest batch.
             size: bytes of images that make a batch full, where the block knows them (column `size`).
         """
+        self._check(block)
         first = self._stages[0]
         with ThreadPoolExecutor(1, "ahead") as thread:
             waiting = None
@@ -95,6 +138,12 @@ class Chain:
                 waiting = begun
             if waiting is not None:
                 yield self._finish(waiting.result())
+
+    def _check(self, batch: pa.Table) -> None:
+        """Check the columns, once: the first batch tells what there is."""
+        if not self._checked:
+            check_columns(self._stages, batch.column_names)
+            self._checked = True
 
     def _finish(self, batch: pa.Table) -> pa.Table:
         for stage in self._stages[1:]:

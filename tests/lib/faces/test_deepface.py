@@ -103,7 +103,7 @@ def test_a_large_picture_in_the_memory_of_a_worker() -> None:
     )  # fmt: skip
     faces, gib = map(float, done.stdout.split())
     assert faces >= 40
-    assert gib < DetectorSpec("deepface").worker_gib
+    assert gib < DetectorSpec("deepface").entry.worker_gib
 
 
 @pytest.mark.data

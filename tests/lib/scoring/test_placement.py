@@ -2,33 +2,35 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.scoring.placement import (
-    AGE,
     AHEAD,
     FACES,
-    GENDER,
+    MODELS,
     TASK_CPUS,
     Cluster,
     Growth,
     Layout,
+    Placement,
     Size,
     balanced,
     place,
 )
 
+TASKS = ("age", "gender")
+
 LAYOUTS: dict[Layout, int] = {"fused": 2, "separate": 3}
 """How many pools there are with GPUs."""
-SIZES = {FACES: Size(), AGE: Size(), GENDER: Size()}
+AUTO = Placement()
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 8, 96])
 @pytest.mark.parametrize("gpus", [0, 1, 4])
-@pytest.mark.parametrize("shared_trunk", [True, False])
+@pytest.mark.parametrize("shared_backbone", [True, False])
 @pytest.mark.parametrize("layout", ["auto", "fused", "separate"])
 def test_every_stage_once_and_room_for_tasks(
-    layout: Layout, shared_trunk: bool, gpus: int, cpus: int
+    layout: Layout, shared_backbone: bool, gpus: int, cpus: int
 ) -> None:
-    pools = place(layout, shared_trunk, Cluster(cpus, gpus), SIZES)
-    assert [stage for pool in pools for stage in pool.stages] == [FACES, AGE, GENDER]
+    pools = place(Placement(layout), Cluster(cpus, gpus), TASKS, shared_backbone)
+    assert [stage for pool in pools for stage in pool.stages] == [FACES, *TASKS]
     assert sum(pool.actors * pool.cpus for pool in pools) <= cpus - 2 * TASK_CPUS
     assert sum(pool.actors * pool.gpus for pool in pools) <= gpus
     assert all(pool.actors >= 1 for pool in pools)
@@ -37,36 +39,37 @@ def test_every_stage_once_and_room_for_tasks(
 
 
 @pytest.mark.parametrize(
-    ("layout", "shared_trunk", "pools"),
+    ("layout", "shared_backbone", "pools"),
     [
-        ("auto", True, [(FACES, AGE, GENDER)]),
-        ("auto", False, [(FACES,), (AGE,), (GENDER,)]),
-        ("separate", True, [(FACES,), (AGE,), (GENDER,)]),
-        ("fused", False, [(FACES, AGE, GENDER)]),
+        ("auto", True, [(FACES, *TASKS)]),
+        ("auto", False, [(FACES,), ("age",), ("gender",)]),
+        ("separate", True, [(FACES,), ("age",), ("gender",)]),
+        ("fused", False, [(FACES, *TASKS)]),
     ],
 )
 def test_what_runs_together_on_cpus(
-    layout: Layout, shared_trunk: bool, pools: list[tuple[str, ...]]
+    layout: Layout, shared_backbone: bool, pools: list[tuple[str, ...]]
 ) -> None:
-    assert [pool.stages for pool in place(layout, shared_trunk, Cluster(8, 0), SIZES)] == pools
+    placed = place(Placement(layout), Cluster(8, 0), TASKS, shared_backbone)
+    assert [pool.stages for pool in placed] == pools
 
 
 def test_one_worker_of_one_thread_for_each_cpu() -> None:
-    (pool,) = place("auto", True, Cluster(8, 0), SIZES)
+    (pool,) = place(AUTO, Cluster(8, 0), TASKS, True)
     assert (pool.actors, pool.threads) == (8, 1)
 
 
 def test_no_worker_is_started_for_nothing() -> None:
-    (pool,) = place("auto", True, Cluster(8, 0), SIZES, blocks=3)
+    (pool,) = place(AUTO, Cluster(8, 0), TASKS, True, blocks=3)
     assert (pool.actors, pool.least, pool.threads) == (3, 3, 1)
-    sizes = {**SIZES, FACES: Size(actors=5)}
-    (pool,) = place("auto", True, Cluster(8, 0), sizes, blocks=3)
+    wanted = Placement(faces=Size(actors=5))
+    (pool,) = place(wanted, Cluster(8, 0), TASKS, True, blocks=3)
     assert (pool.actors, pool.least) == (5, 5)
 
 
 def test_what_the_user_says_holds() -> None:
-    sizes = {**SIZES, FACES: Size(actors=3, cpus=2.0)}
-    pools = place("separate", True, Cluster(16, 0), sizes)
+    wanted = Placement("separate", faces=Size(actors=3, cpus=2.0))
+    pools = place(wanted, Cluster(16, 0), TASKS, True)
     assert (pools[0].actors, pools[0].cpus, pools[0].threads) == (3, 2.0, 2)
 
 
@@ -75,13 +78,13 @@ def test_what_the_user_says_holds() -> None:
 )
 def test_what_does_not_fit_is_refused(size: Size, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        place("auto", True, Cluster(8, 0), {**SIZES, FACES: size})
+        place(Placement(faces=size), Cluster(8, 0), TASKS, True)
 
 
 @pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (8, 0), (24, 2), (64, 4)])
 def test_pools_begin_with_what_is_there_and_grow(cpus: int, gpus: int) -> None:
-    grown = place("auto", True, Cluster(64, 4), SIZES)
-    pools = place("auto", True, Cluster(cpus, gpus, Growth(64, 4)), SIZES)
+    grown = place(AUTO, Cluster(64, 4), TASKS, True)
+    pools = place(AUTO, Cluster(cpus, gpus, Growth(64, 4)), TASKS, True)
     assert [pool.actors for pool in pools] == [pool.actors for pool in grown]
     assert [pool.least for pool in pools] == [
         max(1, int(pool.actors * share))
@@ -90,8 +93,8 @@ def test_pools_begin_with_what_is_there_and_grow(cpus: int, gpus: int) -> None:
 
 
 def test_a_cluster_without_cpus_that_does_not_grow_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--grows-to\.cpus"):
-        place("auto", True, Cluster(0, 0), SIZES)
+    with pytest.raises(UserError, match=r"--max-cluster\.cpus"):
+        place(AUTO, Cluster(0, 0), TASKS, True)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_cluster_without_cpus_that_does_not_grow_is_refused() -> None:
 def test_large_models_share_a_gpu_among_fewer_workers(
     weights: int, layout: Layout, workers: int
 ) -> None:
-    _, *models = place(layout, True, Cluster(64, 2), SIZES, weights)
+    _, *models = place(Placement(layout), Cluster(64, 2), TASKS, True, weights)
     assert [pool.actors for pool in models] == [2 * workers] * len(models)
     assert sum(pool.gpus * pool.actors for pool in models) == pytest.approx(2)
 
@@ -116,25 +119,25 @@ def test_large_models_share_a_gpu_among_fewer_workers(
 def test_large_models_share_the_memory_of_cpus(gib: int | None, actors: int) -> None:
     """A worker of a gigabyte of weights takes three."""
     memory = None if gib is None else gib * 2.0**30
-    (pool,) = place("auto", True, Cluster(16, 0, memory=memory), SIZES, weights=2**30)
+    (pool,) = place(AUTO, Cluster(16, 0, memory=memory), TASKS, True, weights=2**30)
     assert pool.actors == actors
     assert pool.actors * pool.cpus == pytest.approx(16 * 0.8)
 
 
-def test_dear_finders_share_the_memory() -> None:
+def test_expensive_detectors_share_the_memory() -> None:
     cluster = Cluster(16, 2, memory=10 * 2.0**30)
-    for gib, finders in ((1, 10), (2, 5)):
+    for gib, detectors in ((1, 10), (2, 5)):
         for layout, pools in LAYOUTS.items():
-            faces, *models = place(layout, True, cluster, SIZES, finder_gib=gib)
-            assert faces.actors == finders
+            faces, *models = place(Placement(layout), cluster, TASKS, True, detector_gib=gib)
+            assert faces.actors == detectors
             assert len(models) == pools - 1
-    (pool,) = place("auto", True, Cluster(16, 0, memory=10 * 2.0**30), SIZES, finder_gib=2)
+    (pool,) = place(AUTO, Cluster(16, 0, memory=10 * 2.0**30), TASKS, True, detector_gib=2)
     assert pool.actors == 5
 
 
-def test_as_many_finders_as_feed_the_models() -> None:
-    pools = place("auto", True, Cluster(256, 4), SIZES)
-    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, SIZES)
+def test_as_many_detectors_as_feed_the_models() -> None:
+    pools = place(AUTO, Cluster(256, 4), TASKS, True)
+    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, AUTO)
     assert models.actors == 16
     assert faces.actors == 16 * 300 * AHEAD / 30
     assert faces.least == faces.actors
@@ -142,23 +145,39 @@ def test_as_many_finders_as_feed_the_models() -> None:
 
 def test_no_more_gpus_than_the_cpus_feed() -> None:
     """Twenty CPUs at 30 images a second keep two workers of 300 busy, and no four GPUs."""
-    pools = place("auto", True, Cluster(0, 0, Growth(20, 4)), SIZES)
-    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, SIZES)
+    pools = place(AUTO, Cluster(0, 0, Growth(20, 4)), TASKS, True)
+    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, AUTO)
     assert (faces.least, faces.actors) == (1, 20)
     assert (models.least, models.actors) == (1, 2)
 
 
 def test_the_slower_of_two_models_counts() -> None:
-    pools = place("separate", False, Cluster(256, 4), SIZES)
-    faces, age, gender = balanced(pools, {FACES: 30.0, AGE: 100.0, GENDER: 200.0}, SIZES)
+    pools = place(AUTO, Cluster(256, 4), TASKS, False)
+    rates = {FACES: 30.0, "age": 100.0, "gender": 200.0}
+    faces, age, gender = balanced(pools, rates, AUTO)
     assert age.actors == 8
     assert faces.actors == round(8 * 100 * AHEAD / 30 + 0.5)
-    assert gender.actors == 6  # what the finders of faces give them, 1,020 images a second
+    assert gender.actors == 6  # what the detectors of faces give them, 1,020 images a second
 
 
 def test_what_the_user_says_is_not_balanced() -> None:
-    sizes = {**SIZES, FACES: Size(actors=5)}
-    pools = place("auto", True, Cluster(64, 4), sizes)
-    faces, models = balanced(pools, {FACES: 30.0, AGE: 300.0}, sizes)
+    wanted = Placement(faces=Size(actors=5))
+    pools = place(wanted, Cluster(64, 4), TASKS, True)
+    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, wanted)
     assert faces.actors == 5
     assert models.actors == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pools_apart_of_one_task_leave_no_cpu_idle(task: str) -> None:
+    faces, model = place(Placement("separate"), Cluster(16, 0), (task,), True)
+    assert (model.name, model.stages) == (task, (task,))
+    assert sum(pool.actors * pool.cpus for pool in (faces, model)) == pytest.approx(16 * 0.8)
+    assert faces.actors == model.actors == 8
+
+
+def test_cpus_for_others_are_left_to_them() -> None:
+    for cpus in (1, 2, 16):
+        (pool,) = place(Placement(reserved_cpus=1.0), Cluster(cpus, 0), TASKS, True)
+        assert pool.actors * pool.cpus == pytest.approx(cpus - 1)
+        assert pool.actors == cpus

@@ -22,13 +22,13 @@ from lib.scoring import rates
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import read_bundle
-from lib.scoring.placement import AGE, FACES, GENDER, Pool
+from lib.scoring.placement import FACES, MODELS, Pool
 from lib.scoring.stages.fetch import Fetch
 model, *images = sys.argv[1:]
 labelling = pipeline.Labelling(
     Fetch(10**7), DetectorSpec("none"), Limits(), read_bundle(model), age_distribution=False
 )
-pools = [Pool(FACES, (FACES,), 2, 0.5), Pool(AGE, (AGE, GENDER), 2, 0.5)]
+pools = [Pool(FACES, (FACES,), 2, 0.5), Pool(MODELS, ("age", "gender"), 2, 0.5)]
 with engine.cluster():
     rows = pa.table({"id": range(len(images)), "uri": images})
     print(json.dumps(rates.measure(labelling, pools, rows)))
@@ -48,7 +48,7 @@ def test_a_worker_of_each_pool_is_measured(head: RayHead, tmp_path: Path, good: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rates = json.loads(done.stdout.splitlines()[-1])
-    assert set(rates) == ({"faces", "age"} if good else set())
+    assert set(rates) == ({"faces", "models"} if good else set())
     assert all(rate > 0 for rate in rates.values())
 
 

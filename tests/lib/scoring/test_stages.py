@@ -16,7 +16,8 @@ from lib.models.bundle import Bundle
 from lib.models.expectation import expected_age
 from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
 from lib.scoring.stages import stage
-from lib.scoring.stages.detect import FindFaces
+from lib.scoring.stages.detect import Detect
+from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label, model_id
@@ -46,7 +47,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
 
 
 def finding(bundle: Bundle) -> list[Stage]:
-    return [Fetch(10**6), FindFaces(NO_DETECTOR, bundle.crop, Limits(), 1)]
+    return [Fetch(10**6), Detect(NO_DETECTOR, bundle.crop, Limits(), 1)]
 
 
 def test_one_row_each_in_the_schema(
@@ -120,6 +121,9 @@ def test_a_model_of_one_task_leaves_the_other_null(
     assert rows["age_distribution"].null_count == (2 if task == "age" else len(rows))
 
 
+LANDMARKS_FOUND = np.arange(10, dtype=np.float32).reshape(1, 5, 2)
+
+
 class FixedDetector:
     """Says that the face is where it was told."""
 
@@ -129,8 +133,7 @@ class FixedDetector:
         self.box = np.array([box], np.float32)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        none = np.zeros((1, 5, 2), np.float32)
-        return [Detections(self.box, np.ones(1, np.float32), none) for _ in images]
+        return [Detections(self.box, np.ones(1, np.float32), LANDMARKS_FOUND) for _ in images]
 
 
 def test_a_small_face_in_a_large_picture_is_cut_from_enough_pixels(
@@ -142,15 +145,35 @@ def test_a_small_face_in_a_large_picture_is_cut_from_enough_pixels(
     spec = CropSpec(32, "box")
     monkeypatch.setattr(DetectorSpec, "load", lambda *_: FixedDetector((10, 20, 5, 5)))
     batch = pa.table({"id": [0], "uri": ["x"], "data": [data], "status": [None], "error": [None]})
-    (row,) = Chain([FindFaces(DetectorSpec("mtcnn"), spec, Limits(), 1)])(batch).to_pylist()
+    rows = Chain([Detect(DetectorSpec("mtcnn"), spec, Limits(), 1)])(batch)
     full = decode(data, Limits())
     box = np.array([[80, 160, 40, 40]], np.float32)
     faces = Detections(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
-    np.testing.assert_array_equal(np.frombuffer(row["boxes"], np.float32), box[0])
+    np.testing.assert_array_equal(faces_of(rows, "boxes", (4,)), box)
+    np.testing.assert_array_equal(faces_of(rows, "landmarks", (5, 2)), 8 * LANDMARKS_FOUND)
     expected = crop_faces(full.pixels, faces, spec)
-    np.testing.assert_array_equal(
-        np.frombuffer(row["crops"], np.uint8).reshape(expected.shape), expected
-    )
+    np.testing.assert_array_equal(faces_of(rows, "crops", expected.shape[1:]), expected)
+
+
+def test_a_stage_without_its_columns_is_named() -> None:
+    batch = pa.table({"id": [0], "uri": ["x"]})
+    detect = Detect(NO_DETECTOR, CropSpec(32, "box"), Limits(), 1)
+    with pytest.raises(ValueError, match="Detect needs the column 'data'"):
+        Chain([detect])(batch)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (5, 2), (2, 2, 3)])
+def test_arrays_of_faces_come_back_from_columns(shape: tuple[int, ...]) -> None:
+    """Also from slices, from several chunks, and where no image has a face."""
+    faces = np.random.default_rng(0).random((6, *shape), np.float32)
+    counts = [2, 0, 3, 1]
+    table = pa.table({"faces": face_column(faces, counts)})
+    assert face_counts(table, "faces").tolist() == counts
+    np.testing.assert_array_equal(faces_of(table, "faces", shape), faces)
+    np.testing.assert_array_equal(faces_of(table.slice(2), "faces", shape), faces[2:])
+    twice = pa.concat_tables([table.slice(2, 1), table])
+    np.testing.assert_array_equal(faces_of(twice, "faces", shape), np.r_[faces[2:5], faces])
+    assert faces_of(table.slice(1, 1), "faces", shape).shape == (0, *shape)
 
 
 def test_the_readme_has_the_schema() -> None:

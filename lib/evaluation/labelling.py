@@ -1,0 +1,83 @@
+"""A model's labels of faces whose age and gender are known."""
+
+import logging
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lib.common.progress import Progress
+from lib.datasets.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
+from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
+from lib.faces.registry import NO_DETECTOR, DetectorSpec
+from lib.images import Limits
+from lib.models.bundle import Bundle
+from lib.scoring.placement import Placement
+from lib.scoring.stages.labelled_faces import ReadLabelledFaces
+from lib.scoring.stages.rows import model_id
+
+if TYPE_CHECKING:
+    import ray.data
+
+log = logging.getLogger("evaluate")
+
+
+def label_faces(
+    bundle: Bundle,
+    faces: LabelledFaces,
+    detector: DetectorSpec = DetectorSpec(NO_DETECTOR),  # noqa: B008 - it is frozen
+    placement: Placement = Placement(),  # noqa: B008
+) -> Comparison:
+    """Label faces with a model, and put the truth beside the labels.
+
+    Args:
+        bundle: the model.
+        faces: with at least one face.
+        detector: finds the faces again; none: they are face crops.
+        placement: what is wanted of the cluster's pools.
+
+    Raises:
+        UserError: what stopped the run.
+    """
+    truth = faces.truth()
+    log.info("%s faces to label", f"{len(truth):,}")
+    labels = _labels(bundle, faces, detector, placement, len(truth))
+    rows = pc.index_in(truth["sha256"], labels["uri"])
+    if rows.null_count:
+        raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
+    about = {
+        "model": model_id(bundle),
+        "data": str(faces.folder),
+        "split": faces.split,
+        "data_sha256": digest(truth["sha256"]),
+        "detector": detector.digest(),
+    }
+    return Comparison(truth, labels.take(rows), about)
+
+
+def _labels(
+    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, placement: Placement, count: int
+) -> pa.Table:
+    """The label rows of all faces, in any order."""
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from lib.scoring.pipeline import Labelling, Rows, labelled
+
+    rows = Rows(list(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
+    labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
+    with labelled(rows, labelling, placement, "run it again") as labels:
+        return _collect(labels.rows, count)
+
+
+def _collect(rows: "ray.data.Dataset", count: int) -> pa.Table:
+    """Wait for all label rows, and keep the columns that are compared."""
+    counts: Counter[str] = Counter()
+    parts = []
+    # While a cluster runs, standard error is not the one of the start of the program.
+    with Progress(count, counts.copy, sys.stderr):
+        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
+            parts.append(batch.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
+            counts.update(batch["status"].to_pylist())
+    return pa.concat_tables(parts)

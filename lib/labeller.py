@@ -1,0 +1,202 @@
+"""Labels of single images in this process, without Ray."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
+from lib.images import Limits
+from lib.models.bundle import DEFAULT_MODEL, Precision, read_bundle
+from lib.scoring.schema import OK
+from lib.scoring.stages.detect import Detect
+from lib.scoring.stages.predict import Predict
+from lib.scoring.stages.read_images import ImageLike, Reader
+from lib.scoring.stages.rows import Label
+from lib.scoring.stages.stage import Chain, Stage
+from lib.storage.folder import folder
+from lib.storage.options import S3Options
+
+BATCH = 32
+"""Images that are decoded at a time."""
+
+
+class Box(NamedTuple):
+    """A face in pixels of the upright image: the upper left corner, and the sides."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Point(NamedTuple):
+    """A point in pixels of the upright image."""
+
+    x: float
+    y: float
+
+
+class Landmarks(NamedTuple):
+    """Five points of a face; left and right as seen in the image."""
+
+    left_eye: Point
+    right_eye: Point
+    nose: Point
+    left_mouth: Point
+    right_mouth: Point
+
+
+@dataclass(frozen=True)
+class Face:
+    """What the models say of one face; None where the model has no such task.
+
+    Attributes:
+        age: expected age in years: the sum of probability times class.
+        age_std: standard deviation of the age's distribution, in years.
+        age_low: lower end of the 80% interval of the age, in years.
+        age_high: upper end of the same.
+        gender: how such a face is labelled in data sets.
+        gender_score: probability of that gender, 0.5 to 1.
+        box: of the face.
+        face_score: the detector's confidence, 0 to 1; None without a detector.
+        landmarks: None without a detector.
+        age_distribution: float32 (101,), the probability of each age from 0 to 100 years.
+    """
+
+    age: float | None
+    age_std: float | None
+    age_low: float | None
+    age_high: float | None
+    gender: str | None
+    gender_score: float | None
+    box: Box
+    face_score: float | None
+    landmarks: Landmarks | None
+    age_distribution: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Face":
+        """The face of an element of `faces` of a label row."""
+        distribution, points = row["age_distribution"], row["landmarks"]
+        return cls(
+            **{
+                **row,
+                "box": Box(**row["box"]),
+                "landmarks": points and Landmarks(**{n: Point(**p) for n, p in points.items()}),
+                "age_distribution": None
+                if distribution is None
+                else np.asarray(distribution, np.float32),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class LabelledImage(Sequence[Face]):
+    """The faces of one image, largest first; a sequence of `Face`.
+
+    Attributes:
+        status: `ok`, `no_face`, or why there is no label (see `lib.scoring.schema.STATUSES`).
+        error: what went wrong; else None.
+        width: of the upright image in pixels; None where it is unknown.
+        height: the same.
+        faces: all faces.
+        model: name and digest of the model.
+    """
+
+    status: str
+    error: str | None
+    width: int | None
+    height: int | None
+    faces: tuple[Face, ...]
+    model: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is at least one face."""
+        return self.status == OK
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.faces[index]
+
+    def __iter__(self) -> Iterator[Face]:
+        return iter(self.faces)
+
+
+class Labeller:
+    """Finds the faces of images and labels them, as `jobs.score` does.
+
+    One instance serves one thread. Networks are loaded at the first image.
+
+    Args:
+        model: bundle folder of the model, or s3:// prefix of one.
+        detector: finds the faces; "none": the images are face crops.
+        detector_weights: file of weights, for detectors that need one.
+        precision: what the networks compute in.
+        threads: for the computations; the CPUs of this process if not given.
+        limits: what is not decoded.
+        s3: where S3 is.
+
+    Raises:
+        UserError: the model or the detector cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        detector: DetectorName = DEFAULT_DETECTOR,
+        detector_weights: str | None = None,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+        s3: S3Options = S3Options(),  # noqa: B008
+    ) -> None:
+        bundle = read_bundle(folder(str(model), s3))
+        spec = DetectorSpec.of(detector, detector_weights)
+        threads = threads or len(os.sched_getaffinity(0))
+        self._reader = Reader(limits.max_bytes, s3)
+        self._stages: list[Stage] = [
+            Detect(spec, bundle.crop, limits, threads),
+            Predict(bundle, tuple(bundle.networks), threads, precision),
+            Label(bundle, with_distribution=True, keys=()),
+        ]
+        self._chain: Chain | None = None
+
+    def label(self, image: ImageLike) -> LabelledImage:
+        """Label one image.
+
+        Args:
+            image: uint8 (height, width, 3) RGB, a Pillow image, encoded bytes, or a path or URI.
+
+        Returns:
+            Its faces; an image that cannot be read has a status and an error, and no face.
+        """
+        return self.label_batch([image])[0]
+
+    def label_batch(self, images: Iterable[ImageLike]) -> list[LabelledImage]:
+        """Label images, each of them as `label` does; several at a time are faster."""
+        self._chain = self._chain or Chain(self._stages)
+        waiting = iter(images)
+        labelled: list[LabelledImage] = []
+        while batch := list(islice(waiting, BATCH)):
+            rows = self._chain(self._reader.table(batch)).to_pylist()
+            labelled += [
+                LabelledImage(
+                    row["status"],
+                    row["error"],
+                    row["width"],
+                    row["height"],
+                    tuple(map(Face.of, row["faces"])),
+                    row["model"],
+                )
+                for row in rows
+            ]
+        return labelled

@@ -1,0 +1,76 @@
+"""Labels of the images in a Ray Dataset."""
+
+from pathlib import Path
+
+import ray
+import ray.data
+
+from lib.common.errors import UserError
+from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
+from lib.images import Limits
+from lib.models.bundle import DEFAULT_MODEL, Precision, read_bundle
+from lib.scoring import pipeline
+from lib.scoring.placement import Cluster, Placement
+from lib.scoring.schema import label_schema
+from lib.scoring.stages.read_images import Reader, ReadImages, UnpackRow
+from lib.storage.folder import folder
+from lib.storage.options import S3Options
+
+OTHERS_CPUS = 1.0
+"""CPUs that the pools leave to the other operators of the user's dataset, which take a whole one each."""
+
+
+def label_dataset(
+    dataset: ray.data.Dataset,
+    image: str,
+    model: str | Path = DEFAULT_MODEL,
+    detector: DetectorName = DEFAULT_DETECTOR,
+    detector_weights: str | None = None,
+    precision: Precision = "float32",
+    age_distribution: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    s3: S3Options = S3Options(),  # noqa: B008
+) -> ray.data.Dataset:
+    """Add the label columns of `lib.scoring.schema` to a dataset of images.
+
+    Nothing is computed before the result is read. It streams through pools of workers that fit the
+    cluster. An image that cannot be read never fails the dataset: it has a status and an error.
+
+    Args:
+        dataset: the user's.
+        image: column that holds the images: encoded bytes, paths, URIs, uint8 arrays (height, width, 3)
+            in RGB, or structs of `bytes` and `path`.
+        model: bundle folder of the model, or s3:// prefix of one; every machine must see it.
+        detector: finds the faces; "none": the images are face crops.
+        detector_weights: file of weights, for detectors that need one.
+        precision: what the networks compute in.
+        age_distribution: add the distribution of each age, too: 101 numbers.
+        limits: what is not decoded.
+        s3: where S3 is.
+
+    Returns:
+        The same rows with the label columns behind the user's.
+
+    Raises:
+        UserError: the column is missing, a column has the name of a label column, or the model or the
+            detector cannot be used.
+    """
+    columns = dataset.columns() or []
+    if image not in columns:
+        raise UserError(f"the dataset has no column {image!r}; it has {', '.join(columns)}")
+    labels = label_schema(age_distribution, keys=False).names
+    if taken := sorted(set(columns) & set(labels)):
+        raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
+    labelling = pipeline.Labelling(
+        source=ReadImages(image, Reader(limits.max_bytes, s3)),
+        detector=DetectorSpec.of(detector, detector_weights),
+        limits=limits,
+        bundle=read_bundle(folder(str(model), s3)),
+        age_distribution=age_distribution,
+        precision=precision,
+        keys=("row",),
+        finish=(UnpackRow(),),
+    )
+    placement = Placement(reserved_cpus=OTHERS_CPUS)
+    pools = labelling.pools(placement, Cluster.of(ray.cluster_resources()))
+    return pipeline.label(dataset, labelling, pools)
