@@ -35,7 +35,7 @@ from lib.datasets.prepare_summary import ImageTally, Tally
 from lib.datasets.prepared import Parts, rows_not_once, write_dropped, write_faces, write_kept
 from lib.datasets.rules import Thresholds, first_rule
 from lib.datasets.table import Names, read_table
-from lib.output import run_record
+from lib.output.run_record import RunRecord, claim
 
 log = logging.getLogger("prepare")
 
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = read_rows(options, sources)
     rule = first_rule(rows, options.thresholds)
     staging = None if options.metadata_only else plan_staging(options, sources, rows, rule)
-    run_record.claim(output, options.fingerprint(rows), {}, OWNED)
+    claim(output, RunRecord("jobs.prepare", options.fingerprint(rows)), OWNED)
     if (output / tally.FILE).exists():
         remove_work(output)
         log.info("%s is prepared already; nothing to do", output)

@@ -21,18 +21,18 @@ from lib.common.telemetry import RunMetrics
 from lib.faces.registry import DetectorSpec, Kind
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
-from lib.output import run_record
 from lib.output.commits import committed, compact, forget, ids_with_status, recover, write_remaining
 from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.output.run_lock import RunLock
+from lib.output.run_record import RunRecord, claim, run_id
 from lib.output.summary import Summary, first_rows
 from lib.scoring.placement import AGE, FACES, GENDER, Cluster, Growth, Layout, Size, place
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
 from lib.storage.folder import Folder, failures_in_one_line, folder
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
-from lib.storage.uris import local_uri, scheme_of
+from lib.storage.options import TIMEOUT_SECONDS, S3Option, S3Options
+from lib.storage.uris import local_uri
 
 log = logging.getLogger("score")
 
@@ -75,7 +75,6 @@ class Options:
         gender: Workers of the gender model.
         grows_to: What the cluster's autoscaler may start, where it has one.
         log_json: Log a JSON object a line, with the id of the run, for machines.
-        s3: Where S3 is, and how to use it.
     """
 
     images: tuple[str, ...]
@@ -101,7 +100,7 @@ class Options:
     gender: Size = field(default_factory=Size)
     grows_to: Growth = field(default_factory=Growth)
     log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    s3: tyro.conf.FlagCreatePairsOff[S3Options] = field(default_factory=S3Options)
+    s3: S3Option = field(default_factory=S3Options)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -156,9 +155,7 @@ class Options:
         Raises:
             UserError: the options are impossible.
         """
-        places = (*self.images, self.output, self.model)
-        remote = any(scheme_of(place) == "s3" for place in places) or self.s3 != S3Options()
-        return self.s3.resolved() if remote else self.s3
+        return self.s3.resolved_for(*self.images, self.output, self.model)
 
     @property
     def limits(self) -> Limits:
@@ -194,13 +191,14 @@ def label(options: Options) -> int:
     reading = Reading(options.column, carry=options.carry, s3=options.s3_here())
     bundle = read_bundle(folder(options.model, reading.s3))
     output = folder(options.output, reading.s3)
-    run = run_record.run_id(output, options.fingerprint(bundle))
+    run = run_id(output, options.fingerprint(bundle))
     if options.log_json:
         logs.as_json(run)
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+        record = RunRecord("jobs.score", options.fingerprint(bundle), reading.s3, dict(bundle.card))
+        claim(output, record)
         recover(output)
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from lib.archive.archive import Archive
 from lib.archive.manifest import write_manifest
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.scoring.schema import label_schema
 from lib.storage.folder import folder as as_folder
 from lib.storage.uris import local_path
@@ -77,7 +77,7 @@ def make_output(
         files: of label rows.
     """
     fingerprint = {"images": [str(images)], "limit": None, "model": "tiny@1", "detector": "mtcnn"}
-    claim(folder, fingerprint, {"model": CARD})
+    claim(folder, RunRecord("jobs.score", fingerprint, model=CARD))
     listed = as_folder(folder) / "manifest"
     parts = write_manifest(Archive([str(images)]), listed).parts
     manifest = [entry for part in parts for entry in listed.read_table(part).to_pylist()]

@@ -1,8 +1,7 @@
 """Where labelled faces come from, and the terms that data, and hence a model of them, come with."""
 
-import json
-
-from lib.output.run_record import FILE
+from lib.common.errors import UserError
+from lib.output import run_record
 from lib.storage.folder import Folder
 
 NAMES = {
@@ -29,6 +28,6 @@ def terms_of(faces: Folder) -> str:
 
 def _prepared_from(faces: Folder) -> str:
     try:
-        return str(json.loads(faces.parent.read(FILE))["fingerprint"]["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(run_record.read(faces.parent).fingerprint.get("source"))
+    except (OSError, UserError):
         return ""

@@ -13,7 +13,7 @@ from jobs.status import main, recent_speed, report
 from lib.archive.manifest import Manifest
 from lib.common.errors import UserError
 from lib.output.reader import FileCounts, Output
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.storage.folder import folder as as_folder
 from tests.made_labels import face, make_output, row, write_rows
 from tests.nasty import jpeg, quadrants
@@ -62,7 +62,7 @@ def test_only_committed_rows_count(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_before_the_first_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == (
         "the archive is being listed; no image has been labelled yet\n"
@@ -76,7 +76,7 @@ def test_what_is_no_labelling_is_refused(folder: str) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "x.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match=r"cannot read '.*/labels/x\.parquet': .*"):
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_million_rows_are_quick(tmp_path: Path) -> None:
     """In files as small as those of jobs/score.py, of mixed statuses, so that a column is read."""
     rows = [row(n, f"/images/{n}.jpg", [face()] if n % 9 else []) for n in range(500)]
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     write_rows(tmp_path, rows)
     manifest = Manifest(MILLION, bytes=1, skipped={}, digest="", parts=(), next_id=MILLION)
     manifest.declare(as_folder(tmp_path / "manifest"))

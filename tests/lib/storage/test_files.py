@@ -544,7 +544,9 @@ def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("b/z.jpg", "b/a.jpg", "b/sub/m.jpg", "b/notes.txt"):
         (tmp_path / name).write_bytes(name.encode())
     local = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(filesystem, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1]))
+    monkeypatch.setattr(
+        filesystem, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1])
+    )
     found = list(Archive(["gs://b"]))
     assert [entry.uri for entry in found] == ["gs://b/a.jpg", "gs://b/sub/m.jpg", "gs://b/z.jpg"]
     assert fetch("gs://b/sub/m.jpg", 100).data == b"b/sub/m.jpg"
