@@ -17,7 +17,7 @@ from lib.common.code_version import code_version
 from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Split
-from lib.datasets.terms import source_of, terms_of
+from lib.datasets.registry import source_of, terms_of
 from lib.faces.registry import DetectorSpec
 from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import CARD, Bundle, read_bundle

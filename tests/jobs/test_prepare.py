@@ -23,8 +23,9 @@ from scipy.io import savemat
 from jobs.prepare import main
 from lib.common.errors import UserError
 from lib.datasets.image_sources import open_sources
+from lib.datasets.labelled_faces import FACE_SCHEMA
 from lib.datasets.labels import SPLITS, split_of
-from lib.datasets.prepared import DROPPED, FACES
+from lib.datasets.prepared import DROPPED_SCHEMA
 from lib.datasets.utkface import parse_name
 from lib.images import Limits, decode
 from tests.made_imdb import KEPT, ROUND, UNNAMED, MadeImdb, make_imdb
@@ -78,12 +79,12 @@ class Prepared:
         assert Counter(self.summary["dropped"]) + Counter() == Counter(
             self.dropped["rule"].to_pylist()
         )
-        assert self.dropped.schema == DROPPED
+        assert self.dropped.schema == DROPPED_SCHEMA
         faces = self.all_faces
         assert faces["sha256"].is_unique
         assert (faces.dropna(subset="identity").groupby("identity")["split"].nunique() == 1).all()
         for split, table in self.faces.items():
-            assert table.schema == FACES
+            assert table.schema == FACE_SCHEMA
             keys = table.to_pandas()
             assert (keys["identity"].fillna(keys["sha256"]).map(split_of) == split).all()
 
@@ -109,10 +110,10 @@ def utkface_tars(shared_data: Path) -> list[Path]:
 def read_all(tars: Sequence[Path]) -> dict[str, bytes]:
     """Name → bytes of all images."""
     return {
-        found.name: found.read(1 << 30)
+        image.name: image.read(1 << 30)
         for source in open_sources([str(tar) for tar in tars])
-        for piece in source.pieces()
-        for found in piece
+        for shard in source.shards()
+        for image in shard
     }
 
 
@@ -183,10 +184,10 @@ def test_once_more_does_nothing_and_otherwise_is_refused(
     made: MadeImdb, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    (output / "staged").mkdir()  # left by a run that was killed in its last moment
+    (output / "ingested").mkdir()  # left by a run that was killed in its last moment
     assert main(imdb_options(made, output)) == 0
     assert "prepared already" in caplog.text
-    assert not (output / "staged").exists()
+    assert not (output / "ingested").exists()
     with pytest.raises(UserError, match="belongs to another run: size was 256, now 100"):
         main([*imdb_options(made, output), "--size", "100"])
 
@@ -366,9 +367,9 @@ def test_published_list_of_wiki(shared_data: Path, tmp_path: Path) -> None:
     assert sum(counts.values()) == 62_328
 
 
-def staged_parts(output: Path) -> dict[str, int]:
-    """The parts that are ready, and when they were made."""
-    return {path.name: path.stat().st_mtime_ns for path in (output / "staged").glob("*.parquet")}
+def finished_shards(output: Path) -> dict[str, int]:
+    """The intermediate shards that are written, and their times."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "ingested").glob("*.parquet")}
 
 
 @pytest.mark.data
@@ -376,15 +377,15 @@ def test_utkface_stopped_in_between(head: RayHead, shared_data: Path, tmp_path: 
     tars, output = utkface_tars(shared_data), tmp_path / "out"
     options = ["--source", "utkface", "--images", *map(str, tars), "--output", str(output)]
     with Job(head.environment, tmp_path / "stopped.log", PREPARE, *options) as job:
-        wait_until(lambda: staged_parts(output), 120)
+        wait_until(lambda: finished_shards(output), 120)
         job.process.send_signal(signal.SIGTERM)
         assert job.finish() == 130
         assert "the same command goes on" in job.output
     assert not (output / "faces").exists()
-    ready = staged_parts(output)
+    ready = finished_shards(output)
     with Job(head.environment, tmp_path / "again.log", PREPARE, *options) as job:
-        wait_until(lambda: len(staged_parts(output)) > len(ready), 120)
-        assert ready.items() <= staged_parts(output).items()
+        wait_until(lambda: len(finished_shards(output)) > len(ready), 120)
+        assert ready.items() <= finished_shards(output).items()
         assert job.finish() == 0, job.output
 
     prepared = Prepared(output)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.datasets.terms import source_of, terms_of
+from lib.datasets.registry import source_of, terms_of
 from lib.output.run_record import RunRecord, claim
 from lib.storage.folder import folder
 
