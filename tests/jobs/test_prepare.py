@@ -28,9 +28,12 @@ from lib.datasets.labels import SPLITS, split_of
 from lib.datasets.prepared import DROPPED_SCHEMA
 from lib.datasets.utkface import parse_name
 from lib.images import Limits, decode
+from lib.output.run_record import read
+from lib.storage.folder import folder
 from tests.made_imdb import KEPT, ROUND, UNNAMED, MadeImdb, make_imdb
 from tests.nasty import jpeg, jpeg_turned, make_nasty, quadrants
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.s3_server import S3Server
 
 ROUNDS = 3
 PREPARE = "jobs.prepare"
@@ -242,6 +245,33 @@ def test_table_and_folder_of_nasty_files(head: RayHead, tmp_path: Path) -> None:
     assert (turned["width"], turned["height"]) == (600, 400)
     assert picture.pixels.shape == (48, 72, 3)
     assert np.abs(picture.pixels[4, 4].astype(int) - quadrants()[0, 0]).max() < 12
+
+
+def test_images_in_s3_by_the_options_of_the_command(
+    head: RayHead, s3: S3Server, tmp_path: Path
+) -> None:
+    """The environment names no server, neither here nor in the cluster; the record keeps its address."""
+    s3.bucket("chips")
+    with tarfile.open(s3.root / "chips" / "chips.tar", "w") as tar:
+        for name in ("20_0_0_1.jpg", "30_1_0_2.jpg"):
+            data = jpeg(np.full((50, 50, 3), int(name[:2]), np.uint8))
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    s3.put("s3://chips/more/40_0_0_3.jpg", jpeg(quadrants(60, 60)))
+    output = tmp_path / "out"
+    run(
+        head, output, "--source", "utkface", "--output", str(output),
+        *("--images", "s3://chips/chips.tar", "s3://chips/more"),
+        *("--s3.endpoint", s3.endpoint, "--s3.region", "us-east-1"),
+    )  # fmt: skip
+    faces = Prepared(output).all_faces
+    assert sorted(zip(faces["age"], faces["gender"], strict=True)) == [
+        (20, "male"), (30, "female"), (40, "male"),
+    ]  # fmt: skip
+    record = read(folder(output))
+    assert record.job == PREPARE
+    assert record.storage == s3.options
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from lib.storage.folder import folder as as_folder
 from tests.made_labels import face, make_output, row, write_rows
 from tests.nasty import jpeg, quadrants
 from tests.ray_head import PROJECT, run_job
+from tests.s3_server import S3Server
 
 NOW = 1_800_000_000.0
 MILLION = 1_000_000
@@ -109,3 +110,20 @@ def test_nothing_heavy_is_imported() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_an_output_in_s3_by_the_options_of_the_command(
+    s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.bucket("status")
+    claim(as_folder("s3://status/out", s3.options), RunRecord("jobs.score", {}))
+    options = ["--s3.endpoint", s3.endpoint, "--s3.region", "us-east-1"]
+    assert main(["s3://status/out", *options]) == 0
+    assert "the archive is being listed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", ["jobs.prepare", "jobs.train"])
+def test_the_output_of_another_job_is_refused(job: str, tmp_path: Path) -> None:
+    claim(tmp_path, RunRecord(job, {}))
+    with pytest.raises(UserError, match=f"is no labelling but an output of {job}; give the folder"):
+        main([str(tmp_path)])
