@@ -36,9 +36,9 @@ def read_chips(tars: Sequence[str]) -> list[bytes]:
     """The first chips of the tars."""
     chips: list[bytes] = []
     for source in open_sources(tars):
-        for piece in source.pieces():
-            for found in piece:
-                chips.append(found.read(1 << 20))
+        for shard in source.shards():
+            for image in shard:
+                chips.append(image.read(1 << 20))
                 if len(chips) == CHIPS:
                     return chips
     return chips

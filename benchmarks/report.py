@@ -22,7 +22,7 @@ import tyro
 
 from lib.archive.manifest import Manifest
 from lib.common.demo import make_demo
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.scoring.schema import label_schema
 from lib.storage.folder import folder
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def make_labels(output: Path, uri: str, rows: int) -> None:
     """Lay out an output as jobs/score.py does."""
-    claim(output, {"images": [uri], "model": "made-up@1"}, {})
+    claim(output, RunRecord("jobs.score", {"images": [uri], "model": "made-up@1"}))
     (output / "labels").mkdir()
     manifest = Manifest(rows, bytes=0, skipped={}, digest="", parts=(), next_id=rows)
     manifest.declare(folder(output / "manifest"))

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.common import options as command_line
 from lib.common.errors import UserError
-from lib.images import Limits
 from lib.output.reader import Output
 from lib.scoring.schema import NO_FACE, OK, STATUSES
+from lib.storage.options import S3Option, S3Options
 
 FACES, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
 """Images of the gallery, by status."""
@@ -31,6 +31,7 @@ class Options:
     labels: str
     output: Path = Path("report.html")
     annotate: int | None = None
+    s3: S3Option = field(default_factory=S3Options)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Count all rows, draw a sample of them, write the page."""
     options = command_line.parse(Options, arguments)
     options.check()
-    output = Output(options.labels)
+    output = Output(options.labels, options.s3)
     # matplotlib and SciPy take a second to import: what cannot work is refused before.
     from lib.report.gallery import Originals, gallery, rows_at, write_annotated
     from lib.report.label_statistics import tally
@@ -62,27 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = dict.fromkeys(STATUSES, EACH_ERROR)
     sizes |= {OK: max(FACES, options.annotate or 0), NO_FACE: WITHOUT_FACE}
     counts = tally(output, sizes)
-    limits = limits_of(output)
     shown = [place for status in STATUSES for place in counts.sample(status)[:FACES]]
     rows = rows_at(output, shown)
-    page = html(Report(output, counts, gallery(rows, Originals(output, rows, limits))))
+    page = html(Report(output, counts, gallery(rows, Originals(output, rows))))
     write(options.output, page)
     sys.stdout.write(f"report: {options.output}\n")
     if options.annotate:
         rows = rows_at(output, counts.sample(OK)[: options.annotate])
-        originals = Originals(output, rows, limits)
-        written = write_annotated(rows, originals, ANNOTATED_SIDE, options.pictures)
+        written = write_annotated(rows, Originals(output, rows), ANNOTATED_SIDE, options.pictures)
         sys.stdout.write(f"annotated pictures: {written} in {options.pictures}\n")
     return 0
-
-
-def limits_of(output: Output) -> Limits:
-    """What the labelling did not decode, and so is not decoded here."""
-    options = output.fingerprint
-    return Limits(
-        options.get("max_image_pixels", Limits.max_pixels),
-        options.get("max_image_bytes", Limits.max_bytes),
-    )
 
 
 def write(file: Path, page: str) -> None:

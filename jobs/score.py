@@ -26,10 +26,10 @@ from lib.faces.registry import (
 )
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
-from lib.output import run_record
 from lib.output.commits import committed, compact, forget, ids_with_status, recover, write_remaining
 from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeated
 from lib.output.run_lock import RunLock
+from lib.output.run_record import RunRecord, claim, run_id
 from lib.output.summary import Summary, first_rows
 from lib.scoring.placement import Growth, Layout, Placement, Size
 from lib.scoring.schema import STATUSES, label_columns
@@ -179,13 +179,14 @@ def label(options: Options) -> int:
     reading = Reading(options.column, carry=options.carry, s3=s3)
     bundle = read_bundle(folder(options.model, reading.s3))
     output = folder(options.output, reading.s3)
-    run = run_record.run_id(output, options.fingerprint(bundle))
+    run = run_id(output, options.fingerprint(bundle))
     if options.log_json:
         logs.as_json(run)
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+        record = RunRecord("jobs.score", options.fingerprint(bundle), reading.s3, dict(bundle.card))
+        claim(output, record)
         recover(output)
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)

@@ -4,17 +4,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
 import tyro
 
 from lib.common import options as command_line
-from lib.common.errors import UserError
 from lib.common.progress import SPEED_OVER_SECONDS, duration, how_far
 from lib.output.reader import FileCounts, Output
-from lib.scoring.schema import STATUSES
+from lib.output.summary import status_lines
+from lib.storage.options import S3Option, S3Options
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,22 @@ class Options:
     """
 
     output: Annotated[str, tyro.conf.Positional]
+    s3: S3Option = field(default_factory=S3Options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count what has been written, and say it."""
     options = command_line.parse(Options, arguments)
-    output = Output(options.output)
-    if {"recipe", "source"} & output.fingerprint.keys():  # of jobs.train, of jobs.prepare
-        raise UserError(
-            f"{options.output!r} is no labelling; give what was the --output of jobs.score"
-        )
+    output = Output(options.output, options.s3)
     manifest = output.manifest()
     if manifest is None:
         sys.stdout.write("the archive is being listed; no image has been labelled yet\n")
         return 0
     files = output.counts()
     done = sum(file.statuses.total() for file in files)
-    # At its end a run merges files, which then are as new as if all rows had just been written.
-    of_all = (output.summary() or {}).get("images_per_second")
+    # The end of a run merges files; the times of merged files say nothing about its speed.
+    summary = output.summary()
+    of_all = summary.images_per_second if summary else None
     speed = of_all if of_all and done >= manifest.images else recent_speed(files) or of_all
     sys.stdout.write(f"{report(files, manifest.images, speed, time.time())}\n")
     return 0
@@ -60,10 +58,7 @@ def report(files: Sequence[FileCounts], images: int, speed: float | None, now: f
     """
     statuses = sum((file.statuses for file in files), Counter[str]())
     lines = [how_far(statuses.total(), images, speed)]
-    lines += [
-        f"  {status:<15}{count:>12,}  {STATUSES[status]}"
-        for status, count in statuses.most_common()
-    ]
+    lines += status_lines(statuses)
     if files:
         last = max(file.written for file in files)
         moment = datetime.fromtimestamp(last, UTC)

@@ -17,13 +17,13 @@ from lib.common.code_version import code_version
 from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Split
-from lib.datasets.terms import source_of, terms_of
+from lib.datasets.registry import source_of, terms_of
 from lib.evaluation.labelling import label_faces
 from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import CARD, Bundle, read_bundle
 from lib.models.calibration import FEWEST_FACES
-from lib.output import run_record
 from lib.output.run_lock import RunLock
+from lib.output.run_record import RunRecord, claim
 from lib.scoring.placement import Cluster, Growth, Placement
 from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.training.faces import Labels, read_labels
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_validation(len(labels["val"]))
     teachers = read_teachers(options)
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        run_record.claim(output, options.fingerprint(labels, teachers), {}, OWNED)
+        claim(output, RunRecord("jobs.train", options.fingerprint(labels, teachers)), OWNED)
         if (output / "bundle").holds(CARD):
             log.info("%s is trained already; nothing to do", output)
             return 0

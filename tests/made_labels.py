@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.archive.archive import Archive
+from lib.archive.archive import Archive, Reading
 from lib.archive.manifest import write_manifest
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.scoring.schema import label_schema
 from lib.storage.folder import folder as as_folder
-from lib.storage.uris import local_path
+from lib.storage.options import S3Options
+from lib.storage.uris import local_path, scheme_of
 
 CARD = {
     "training": {"data": "made faces", "faces": {"train": 7}},
@@ -66,26 +67,33 @@ def row(
 
 
 def make_output(
-    folder: Path, images: Path, labels: Mapping[str, Mapping[str, Any]], files: int = 1
+    folder: Path,
+    images: Path | str,
+    labels: Mapping[str, Mapping[str, Any]],
+    files: int = 1,
+    s3: S3Options | None = None,
 ) -> Path:
     """List the images and give each a row.
 
     Args:
         folder: of the output.
-        images: folder of the images.
+        images: folder of the images, or URI.
         labels: by the path of the image within `images`: faces, status and error of its `row`.
         files: of label rows.
+        s3: storage options of the run.
     """
+    s3 = s3 or S3Options()
     fingerprint = {"images": [str(images)], "limit": None, "model": "tiny@1", "detector": "mtcnn"}
-    claim(folder, fingerprint, {"model": CARD})
+    claim(folder, RunRecord("jobs.score", fingerprint, s3, CARD))
     listed = as_folder(folder) / "manifest"
-    parts = write_manifest(Archive([str(images)]), listed).parts
+    parts = write_manifest(Archive([str(images)], reading=Reading(s3=s3)), listed).parts
     manifest = [entry for part in parts for entry in listed.read_table(part).to_pylist()]
     rows = []
     for entry in manifest:
-        path = local_path(entry["uri"]).relative_to(images)
-        if str(path) in labels:
-            rows.append(row(entry["id"], entry["uri"], **labels[str(path)]))
+        uri = entry["uri"]
+        path = uri if scheme_of(uri) else str(local_path(uri))
+        if (name := path.removeprefix(f"{images}/")) in labels:
+            rows.append(row(entry["id"], uri, **labels[name]))
     write_rows(folder, rows, files)
     return folder
 

@@ -1,7 +1,7 @@
-"""Where the images of a data set lie: tars, folders and single files, cut into pieces of work.
+"""The images of a data set in tars, folders and single files, cut into shards of about equal work.
 
-An image has one of the endings `archive.SUFFIXES`. Its name is its path in the tar, or relative to the
-folder; a single file has its bare name.
+The name of an image ends in one of `lib.archive.entry.SUFFIXES`. It is the path in the tar, or relative
+to the folder; a single file has its bare name.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from typing import NamedTuple, Protocol, cast
 from lib.archive.archive import Archive, Reading
 from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
 from lib.archive.tar import Member, TarError, buffered, iter_members
-from lib.common.errors import UserError
+from lib.common.errors import UserError, reason_of
 from lib.datasets.path_index import PathIndex
 from lib.storage.fetch import FetchError, fetch, file_version, open_file
+from lib.storage.options import S3Options
 from lib.storage.uris import local_path, scheme_of
 
-PIECE_BYTES = 64 << 20
-"""Of a tar. Finding the first header of a range reads up to 17 MB more: no smaller than a few times
-that."""
-PIECE_FILES = 1000
+SHARD_BYTES = 64 << 20
+"""Of a tar. Finding the first header of a range reads up to 17 MB more: shards are much larger."""
+SHARD_FILES = 1000
 
-_VOTERS = 100  # images that decide which leading folders the metadata leaves out
+_VOTERS = 100  # images that decide by majority which leading folders the metadata leaves out
 
 
-class Found(NamedTuple):
-    """An image of a piece.
+class SourceImage(NamedTuple):
+    """An image of a shard.
 
     Attributes:
         name: as the source has it.
@@ -44,10 +44,10 @@ class Found(NamedTuple):
     read: Callable[[int], bytes]
 
 
-class Piece(Protocol):
-    """Images that one task reads; small, and can be pickled."""
+class ImageShard(Protocol):
+    """Images that one task reads; small and picklable."""
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[SourceImage]:
         """The images, in the order of the source.
 
         Raises:
@@ -60,11 +60,11 @@ class Piece(Protocol):
 
     @property
     def digest(self) -> str:
-        """Different for different images, and for the same ones after they were changed."""
+        """Changes when an image of the shard does."""
 
 
 class Source(Protocol):
-    """One of the user's --images."""
+    """One value of --images."""
 
     def __str__(self) -> str:
         """As the user gave it."""
@@ -76,21 +76,23 @@ class Source(Protocol):
             UserError: there is no image.
         """
 
-    def pieces(self) -> Iterator[Piece]:
-        """The images in pieces of about equal work."""
+    def shards(self) -> Iterator[ImageShard]:
+        """The images in shards of about equal work."""
 
 
-def open_sources(images: Sequence[str]) -> list[Source]:
-    """Check that everything is there and of a kind that can be read.
+def open_sources(images: Sequence[str], s3: S3Options | None = None) -> list[Source]:
+    """Open the sources of images, without reading an image.
 
     Args:
         images: paths or `file:///` URIs of tars, of folders, which are searched recursively, and of
-            image files.
+            image files; or `s3://` and other URIs.
+        s3: storage options.
 
     Raises:
-        UserError: names what is not.
+        UserError: a source cannot be read.
     """
-    return [_open_source(source) for source in dict.fromkeys(images)]
+    options = s3 or S3Options()
+    return [_open_source(source, options) for source in dict.fromkeys(images)]
 
 
 def common_prefix(names: Iterable[str], index: PathIndex) -> str | None:
@@ -116,37 +118,38 @@ def _prefix_of(name: str, index: PathIndex) -> str | None:
     return next((name[:end] for end in (0, *folders) if name[end:] in index), None)
 
 
-def _open_source(source: str) -> Source:
+def _open_source(source: str, options: S3Options) -> Source:
     if suffix_of(source) != TAR:
-        return _Folder(source)
+        return _Folder(source, options)
     try:
-        open_file(source).close()
+        open_file(source, options).close()
     except OSError as error:
-        raise UserError(f"cannot read {source!r}: {error.strerror}") from error
-    return _Tar(source)
+        raise UserError(f"cannot read {source!r}: {reason_of(error)}") from error
+    return _Tar(source, options)
 
 
 @dataclass(frozen=True)
 class _Tar:
     source: str
+    options: S3Options
 
     def __str__(self) -> str:
         return self.source
 
     def names(self) -> Iterator[str]:
-        with _open_tar(self.source) as file:
+        with _open_tar(self.source, self.options) as file:
             try:
                 yield from (member.name for member in _images(file))
             except TarError as error:
                 if error.offset == 0:
                     raise UserError(f"{self.source}: {error}") from None
-                # The piece that comes upon the damage reports it.
+                # The shard with the damage reports it.
 
-    def pieces(self) -> Iterator[Piece]:
-        with open_file(self.source) as file:
+    def shards(self) -> Iterator[ImageShard]:
+        with open_file(self.source, self.options) as file:
             size, etag = file_version(file)
-        for start in range(0, max(1, size), PIECE_BYTES):
-            yield _TarRange(self.source, start, start + PIECE_BYTES, size, etag)
+        for start in range(0, max(1, size), SHARD_BYTES):
+            yield _TarRange(self.source, start, start + SHARD_BYTES, f"{size} {etag}", self.options)
 
 
 @dataclass(frozen=True)
@@ -154,22 +157,23 @@ class _TarRange:
     source: str
     start: int
     end: int
-    size: int
-    etag: str
+    version: str
+    options: S3Options
 
-    def __iter__(self) -> Iterator[Found]:
-        with _open_tar(self.source) as file:
+    def __iter__(self) -> Iterator[SourceImage]:
+        with _open_tar(self.source, self.options) as file:
             for member in _images(file, self.start, self.end):
-                yield Found(member.name, partial(_read_member, file, member))
+                yield SourceImage(member.name, partial(_read_member, file, member))
 
     @property
     def digest(self) -> str:
-        return _digest(repr(self))
+        return _digest(repr((self.source, self.start, self.end, self.version)))
 
 
 @dataclass(frozen=True)
 class _Folder:
     source: str
+    options: S3Options
 
     def __post_init__(self) -> None:
         self._archive()  # it checks
@@ -178,19 +182,20 @@ class _Folder:
         return self.source
 
     def _archive(self) -> Archive:
-        return Archive((self.source,), reading=Reading(unpack=False))
+        return Archive((self.source,), reading=Reading(unpack=False, s3=self.options))
 
     def names(self) -> Iterator[str]:
         root = _root(self.source)
         return (_name(entry.uri, root) for entry in self._archive())
 
-    def pieces(self) -> Iterator[Piece]:
+    def shards(self) -> Iterator[ImageShard]:
         entries = iter(self._archive())
-        while part := list(islice(entries, PIECE_FILES)):
+        while part := list(islice(entries, SHARD_FILES)):
             yield _Files(
                 self.source,
                 tuple(entry.uri for entry in part),
                 _digest(repr([(entry.uri, entry.etag) for entry in part])),
+                self.options,
             )
 
 
@@ -199,15 +204,16 @@ class _Files:
     source: str
     uris: tuple[str, ...]
     digest: str
+    options: S3Options
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[SourceImage]:
         root = _root(self.source)
         for uri in self.uris:
-            yield Found(_name(uri, root), partial(_read_file, uri))
+            yield SourceImage(_name(uri, root), partial(_read_file, uri, self.options))
 
 
-def _open_tar(source: str) -> io.BufferedReader:
-    return buffered(cast(io.RawIOBase, open_file(source)))
+def _open_tar(source: str, options: S3Options) -> io.BufferedReader:
+    return buffered(cast(io.RawIOBase, open_file(source, options)))
 
 
 def _images(file: io.BufferedReader, start: int = 0, end: int | None = None) -> Iterator[Member]:
@@ -222,8 +228,8 @@ def _read_member(file: io.BufferedReader, member: Member, max_bytes: int) -> byt
     return file.read(member.size)
 
 
-def _read_file(uri: str, max_bytes: int) -> bytes:
-    return fetch(uri, max_bytes).data
+def _read_file(uri: str, options: S3Options, max_bytes: int) -> bytes:
+    return fetch(uri, max_bytes, options=options).data
 
 
 def _root(source: str) -> Path | str:

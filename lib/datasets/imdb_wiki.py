@@ -3,7 +3,10 @@
 See https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/.
 """
 
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
 
 from lib.common.errors import UserError
+from lib.datasets.dataset import Dataset
 from lib.datasets.labels import COLUMNS, as_age, gender_of_codes
 
 SOURCES = ("imdb", "wiki")
@@ -34,6 +38,28 @@ _FIELDS = (
 _UNIX_EPOCH = 719_529  # as a MATLAB datenum, which counts days and has 1 for 1 January of year 0
 _FIRST_DAY = 367  # 1 January of year 1
 _LAST_DAY = 3_652_425  # 31 December 9999
+
+
+@dataclass(frozen=True)
+class ImdbWiki(Dataset):
+    """IMDB-WIKI.
+
+    Attributes:
+        metadata: imdb.mat or wiki.mat, for imdb-wiki.
+    """
+
+    name: ClassVar[str] = "imdb-wiki"
+    title: ClassVar[str] = "IMDB-WIKI (https://data.vision.ee.ethz.ch/cvl/rrothe/imdb-wiki/)"
+    terms: ClassVar[str] = "for academic research only"
+    labels: ClassVar[str] = "imdb.mat or wiki.mat"
+    file_option: ClassVar[str | None] = "metadata"
+
+    metadata: Path | None = None
+
+    def read_rows(self, image_names: Callable[[], Iterable[str]]) -> pa.Table:
+        """Read imdb.mat or wiki.mat, with the schema `SCORED_COLUMNS`."""
+        with self.open_file() as file:
+            return read_metadata(file, str(self.metadata))
 
 
 def read_metadata(file: BinaryIO, name: str) -> pa.Table:

@@ -1,7 +1,7 @@
-"""Pieces of a data set's images → one Parquet part each, with every image read, checked and shrunk.
+"""Shards of a data set's images → intermediate shards in Parquet, every image read, checked and shrunk.
 
-A part appears complete or not at all, under a name made from all that its piece is. So a part that is
-there need not be made again.
+An intermediate shard appears complete or not at all, and its name is the digest of its images. So a run
+that continues does not write it again.
 """
 
 import hashlib
@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 
 from lib.archive.tar import TarError
 from lib.datasets.face_image import LIMITS, face_image
-from lib.datasets.image_sources import Found, Piece
+from lib.datasets.image_sources import ImageShard, SourceImage
 from lib.datasets.path_index import PathIndex
 from lib.datasets.rules import IMAGE_RULES, Thresholds, first_rule
 from lib.images import ImageError
 from lib.storage.fetch import FetchError
 
 MISSING_IMAGE = "missing_image"
-"""The rule for rows that no image was found for; all other rules are for rows that have one."""
+"""The rule for rows without an image; all other image rules need one."""
 READ = "read"
-"""What `Report.images` counts the images under that no rule drops."""
+"""In `IngestReport.images`: the images that no rule drops."""
 
-FOUND = pa.schema(
+IMAGE_FACTS = pa.schema(
     [
         ("source_row", pa.int64()),  # of the metadata
         ("sha256", pa.string()),  # of the original bytes; null: they could not be had
@@ -44,9 +44,9 @@ FOUND = pa.schema(
         ("rule", pa.string()),  # the image rule that drops it; null: none
     ]
 )
-"""What is found out about an image."""
-PART = FOUND.append(pa.field("image", pa.binary()))
-"""The columns of a part; the image is a JPEG, null where the rule drops it."""
+"""Facts about an image."""
+SHARD_SCHEMA = IMAGE_FACTS.append(pa.field("image", pa.binary()))
+"""The columns of an intermediate shard; the image is a JPEG, null where a rule drops it."""
 
 _GROUP_ROWS = 64  # what a task holds in memory, and what stays together when faces are shuffled
 _RULES = tuple(rule for rule in IMAGE_RULES if rule.name != MISSING_IMAGE)
@@ -54,8 +54,8 @@ _REPORT = "report"
 
 
 @dataclass
-class Report:
-    """What was in a piece.
+class IngestReport:
+    """Counts of a shard.
 
     Attributes:
         images: wanted images by the rule that drops them, or `READ`.
@@ -69,11 +69,11 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Staging:
-    """Turns pieces into parts.
+class Ingest:
+    """Writes the intermediate shard of a shard of images.
 
     Attributes:
-        folder: for the parts.
+        folder: for the intermediate shards.
         index: which rows name which image.
         wanted: (n,) for each row of the metadata, whether its image is needed.
         prefixes: source → the leading folders of its names that the metadata leaves out.
@@ -88,63 +88,65 @@ class Staging:
     thresholds: Thresholds
     size: int
 
-    def part(self, piece: Piece) -> Path:
-        """The file for a piece."""
-        return self.folder / f"{piece.digest}.parquet"
+    def file(self, shard: ImageShard) -> Path:
+        """The intermediate shard of a shard."""
+        return self.folder / f"{shard.digest}.parquet"
 
-    def __call__(self, piece: Piece) -> Report:
-        """Read a piece and write its part.
+    def __call__(self, shard: ImageShard) -> IngestReport:
+        """Read the images of a shard and write its intermediate shard.
 
         Raises:
-            OSError: the part cannot be written.
+            OSError: it cannot be written.
         """
         cv2.setNumThreads(1)  # there are as many tasks as CPUs
-        report = Report()
-        part = self.part(piece)
-        unfinished = part.with_suffix(f".{os.getpid()}.tmp")
-        with pq.ParquetWriter(unfinished, PART, compression="none", use_dictionary=False) as writer:
-            for rows in _in_groups(self._rows(piece, report)):
-                table = self._judge(rows)
+        report = IngestReport()
+        file = self.file(shard)
+        unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+        with pq.ParquetWriter(
+            unfinished, SHARD_SCHEMA, compression="none", use_dictionary=False
+        ) as writer:
+            for rows in _in_groups(self._rows(shard, report)):
+                table = self._apply_rules(rows)
                 report.images.update(table["rule"].fill_null(READ).to_pylist())
                 writer.write_table(table)
             writer.add_key_value_metadata({_REPORT: json.dumps(vars(report))})
-        unfinished.replace(part)
+        unfinished.replace(file)
         return report
 
-    def _rows(self, piece: Piece, report: Report) -> Iterator[dict[str, Any]]:
-        prefix = self.prefixes[piece.source]
+    def _rows(self, shard: ImageShard, report: IngestReport) -> Iterator[dict[str, Any]]:
+        prefix = self.prefixes[shard.source]
         try:
-            for found in piece:
-                named = self._rows_that_name(found.name, prefix)
+            for image in shard:
+                named = self._rows_that_name(image.name, prefix)
                 report.unnamed += not named
                 wanted = [row for row in named if self.wanted[row]]
                 if wanted:
-                    image = _look_at(found, self.size)
-                    yield from ({"source_row": row, **image} for row in wanted)
+                    facts = _read_image(image, self.size)
+                    yield from ({"source_row": row, **facts} for row in wanted)
         except TarError as error:
-            report.damage = f"{piece.source}: {error}"
+            report.damage = f"{shard.source}: {error}"
 
     def _rows_that_name(self, name: str, prefix: str) -> list[int]:
         return self.index.rows(name.removeprefix(prefix)) if name.startswith(prefix) else []
 
-    def _judge(self, rows: list[dict[str, Any]]) -> pa.Table:
-        table = pa.Table.from_pylist(rows, PART)
+    def _apply_rules(self, rows: list[dict[str, Any]]) -> pa.Table:
+        table = pa.Table.from_pylist(rows, SHARD_SCHEMA)
         rule = first_rule(table, self.thresholds, _RULES)
         image = pc.if_else(pc.is_null(rule), table["image"], None)
         columns = dict(zip(table.column_names, table.columns, strict=True))
-        return pa.table({**columns, "rule": rule, "image": image}, schema=PART)
+        return pa.table({**columns, "rule": rule, "image": image}, schema=SHARD_SCHEMA)
 
 
-def read_report(part: Path) -> Report:
-    """The report of a part that is there."""
-    facts = json.loads(pq.read_metadata(part).metadata[_REPORT.encode()])
-    return Report(Counter(facts["images"]), facts["unnamed"], facts["damage"])
+def read_report(file: Path) -> IngestReport:
+    """The report that an intermediate shard holds."""
+    facts = json.loads(pq.read_metadata(file).metadata[_REPORT.encode()])
+    return IngestReport(Counter(facts["images"]), facts["unnamed"], facts["damage"])
 
 
-def _look_at(found: Found, size: int) -> dict[str, Any]:
-    """All columns that the bytes of an image decide."""
+def _read_image(image: SourceImage, size: int) -> dict[str, Any]:
+    """The columns that depend on the bytes of the image."""
     try:
-        data = found.read(LIMITS.max_bytes)
+        data = image.read(LIMITS.max_bytes)
     except FetchError as error:
         return {"error": str(error)}
     sha256 = hashlib.sha256(data).hexdigest()

@@ -1,17 +1,34 @@
-"""Labelled faces in Parquet, as jobs/prepare.py leaves them."""
+"""Labelled faces in Parquet, as jobs.prepare leaves them: their columns, and their one reader."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from lib.common.errors import UserError
+from lib.common.errors import UserError, reason_of
 from lib.datasets.labels import Split
 from lib.storage.folder import Folder
 from lib.storage.parquet_folder import check_columns, parquet_files, read_columns
 
+FACE_SCHEMA = pa.schema(
+    [
+        ("image", pa.binary()),  # JPEG, upright
+        ("age", pa.int16()),  # whole years
+        ("gender", pa.string()),  # "female" or "male"
+        ("identity", pa.string()),  # null: the source has none
+        ("group", pa.string()),  # null: the source has none
+        ("source", pa.string()),
+        ("source_row", pa.int64()),  # 0-based, of the metadata
+        ("width", pa.int32()),  # of the original, upright, in pixels
+        ("height", pa.int32()),
+        ("sha256", pa.string()),  # of the original bytes
+    ]
+)
+"""The columns of prepared faces."""
 IMAGE_COLUMNS = ("image", "sha256", "source_row")
 """What `lib.scoring.stages.labelled_faces` takes."""
 _TRUTH_COLUMNS = ("sha256", "age", "gender", "group", "source", "source_row")
@@ -45,16 +62,17 @@ class LabelledFaces:
         return parquet_files(self.rows, what)
 
     def truth(self) -> pa.Table:
-        """Read what is known about each face, without the pictures.
+        """Read the labels of all faces, without the images.
 
         Returns:
-            `name` (source and row), `sha256`, `age` (float64, years), `gender`, `group`.
+            (n) rows: `name` (source and row), `sha256`, `age` (float64, years), `gender`, `group`.
 
         Raises:
-            UserError: files or columns are missing, a file is damaged, or there are no faces.
+            UserError: files or columns are missing, a file is damaged, a column has another type, or
+                there are no faces.
         """
         check_columns(self.rows, self.files[0], IMAGE_COLUMNS)
-        rows = read_columns(self.rows, self.files, _TRUTH_COLUMNS)
+        rows = self._typed(read_columns(self.rows, self.files, _TRUTH_COLUMNS))
         if not len(rows):
             raise UserError(f"the split {self.split} of {str(self.folder)!r} holds no faces")
         names = pc.binary_join_element_wise(
@@ -70,8 +88,24 @@ class LabelledFaces:
             }
         )
 
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Read some columns of all faces in the order of the files, at most so many rows at a time."""
+        for file in self.files:
+            with pq.ParquetFile(file, filesystem=self.folder.filesystem) as parquet:
+                for batch in parquet.iter_batches(rows, columns=list(columns)):
+                    yield self._typed(pa.Table.from_batches([batch]))
+
+    def _typed(self, rows: pa.Table) -> pa.Table:
+        try:
+            return rows.cast(pa.schema([FACE_SCHEMA.field(name) for name in rows.column_names]))
+        except pa.ArrowException as error:
+            raise UserError(
+                f"the columns of {str(self.rows)!r} have other types than jobs.prepare writes: "
+                f"{reason_of(error)}; run jobs.prepare again"
+            ) from None
+
 
 def digest(sha256: pa.ChunkedArray) -> str:
-    """One sha256 of many, whatever their order: of the sorted hexadecimal digests, one a line."""
+    """SHA-256 of many digests whatever their order: of the sorted hexadecimal digests, one a line."""
     lines = "\n".join(sorted(sha256.to_pylist()))
     return hashlib.sha256(lines.encode()).hexdigest()

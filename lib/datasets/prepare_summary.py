@@ -1,4 +1,4 @@
-"""`summary.json`: what became of the rows of a data set."""
+"""`summary.json` of jobs.prepare: counts of the kept and the dropped rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ FILE = "summary.json"
 
 
 @dataclass(frozen=True)
-class ImageTally:
-    """What there was besides the rows.
+class ImageCounts:
+    """Images that belong to no kept row.
 
     Attributes:
         unnamed: images that the metadata does not name.
@@ -31,37 +31,37 @@ class ImageTally:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What became of the rows of a data set.
+class PrepareSummary:
+    """Counts of the rows of a data set.
 
     Attributes:
         rows: of the metadata.
         splits: rows that are kept by split; where only the metadata was looked at, under "kept".
         dropped: rows by the rule that drops them; every rule is there.
-        images: what there was besides the rows.
-        seconds: that the run took; of a run that went on, its last start.
+        images: images that belong to no kept row.
+        seconds: duration of the last start of the run.
     """
 
     rows: int
     splits: Mapping[str, int]
     dropped: Mapping[str, int]
-    images: ImageTally
+    images: ImageCounts
     seconds: float
 
     @classmethod
-    def of(cls, judged: pa.Table, images: ImageTally, seconds: float) -> Self:
-        """Count.
+    def of(cls, cleaned: pa.Table, images: ImageCounts, seconds: float) -> Self:
+        """Count the rows.
 
         Args:
-            judged: every row of the metadata, with the column rule, and split if there are splits.
-            images: what there was besides.
-            seconds: that the run took.
+            cleaned: every row of the metadata, with the column rule, and split if there are splits.
+            images: images that belong to no kept row.
+            seconds: duration of the run.
         """
-        rules = _counts(judged, "rule")
+        rules = _counts(cleaned, "rule")
         kept = rules.pop(None, 0)
-        splits = _counts(judged, "split") if "split" in judged.column_names else None
+        splits = _counts(cleaned, "split") if "split" in cleaned.column_names else None
         return cls(
-            rows=judged.num_rows,
+            rows=cleaned.num_rows,
             splits={"kept": kept} if splits is None else {s: splits.get(s, 0) for s in SPLITS},
             dropped={rule: rules.get(rule, 0) for rule in REASONS},
             images=images,
@@ -81,7 +81,7 @@ class Tally:
         return sum(self.splits.values())
 
     def __str__(self) -> str:
-        """The tally for people, on several lines."""
+        """The summary for people, on several lines."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:

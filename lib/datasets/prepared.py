@@ -1,7 +1,7 @@
-"""The faces and the dropped rows of a data set, written from its parts and verdicts.
+"""Writes the faces and the dropped rows of a data set, from intermediate shards and cleaned rows.
 
-The images go from the parts to the faces as they are, by one process: that is as fast as the disk, and
-gives files of an even size whatever the pieces were.
+One process copies the encoded images from the shards to the faces. That is as fast as the disk, and gives
+files of an even size whatever the size of the shards.
 """
 
 import random
@@ -16,72 +16,61 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lib.datasets.ingest import FOUND
+from lib.datasets.ingest import IMAGE_FACTS
+from lib.datasets.labelled_faces import FACE_SCHEMA
 from lib.datasets.labels import COLUMNS, SPLITS
 
-FACES = pa.schema(
-    [
-        ("image", pa.binary()),  # JPEG, upright
-        ("age", pa.int16()),  # whole years
-        ("gender", pa.string()),  # "female" or "male"
-        ("identity", pa.string()),  # null: the source has none
-        ("group", pa.string()),  # null: the source has none
-        ("source", pa.string()),
-        ("source_row", pa.int64()),  # 0-based, of the metadata
-        ("width", pa.int32()),  # of the original, upright, in pixels
-        ("height", pa.int32()),
-        ("sha256", pa.string()),  # of the original bytes
-    ]
-)
-DROPPED = pa.schema(
+DROPPED_SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # as the metadata has it
         ("source_row", pa.int64()),
         ("rule", pa.string()),  # one of `rules.REASONS`
-        ("detail", pa.string()),  # what the rule saw, for people
+        ("detail", pa.string()),  # the values that the rule compared, for people
     ]
 )
 FILE_BYTES = 128 << 20
 GROUP_ROWS = 512
-"""Rows of a row group, 4 to 10 MB: a reader that shuffles row groups and then the rows of a few of
-them has little to hold, and little to read in vain."""
+"""Rows of a row group, 4 to 10 MB: small enough for readers that shuffle row groups in memory."""
 
 _SEED = 0
 
 
-class Parts:
-    """The parts of a data set, read as if they were one table of m images."""
+class IntermediateShards:
+    """The intermediate shards of a data set as one table of m images."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Read all but the images.
+        """Read all columns but the images.
 
         Args:
-            files: in an order that is the same every time.
+            files: in a deterministic order.
         """
         self._files = files
         self._table = pa.concat_tables(
-            [FOUND.empty_table(), *(pq.read_table(file, columns=FOUND.names) for file in files)]
+            [
+                IMAGE_FACTS.empty_table(),
+                *(pq.read_table(file, columns=IMAGE_FACTS.names) for file in files),
+            ]
         ).combine_chunks()
 
     def places(self, rows: int) -> NDArray[np.int64]:
-        """Where the image of each row of the metadata is: (n,) in 0..m-1, or -1: nowhere.
+        """The index of the image of each row of the metadata: (n,) in 0..m-1; -1 for none.
 
-        Of several images under the path of a row the first one counts.
+        If several images have the path of a row, the first one counts.
         """
         source_row, first = np.unique(self._table["source_row"].to_numpy(), return_index=True)
         places = np.full(rows, -1)
         places[source_row] = first
         return places
 
-    def found(self, places: NDArray[np.int64]) -> pa.Table:
-        """What was found out about the images at these places; all null where there is none."""
+    def facts(self, places: NDArray[np.int64]) -> pa.Table:
+        """Facts about the images at these places: (n) `IMAGE_FACTS`; all null for the place -1."""
         return self._table.take(pa.array(places, mask=places < 0))
 
     def __len__(self) -> int:
         return self._table.num_rows
 
     def shuffled(self) -> Iterator[tuple[slice, pa.BinaryArray]]:
-        """All images in small groups, in an order without order that is the same every time.
+        """All images in small groups, in a deterministic shuffled order.
 
         Yields:
             The places of a group, and its images.
@@ -89,8 +78,8 @@ class Parts:
         groups = list(self._groups())
         random.Random(_SEED).shuffle(groups)
         for file, number, places in groups:
-            with pq.ParquetFile(file) as part:
-                images = part.read_row_group(number, columns=["image"])["image"]
+            with pq.ParquetFile(file) as shard:
+                images = shard.read_row_group(number, columns=["image"])["image"]
             yield places, images.combine_chunks()
 
     def _groups(self) -> Iterator[tuple[Path, int, slice]]:
@@ -103,37 +92,39 @@ class Parts:
                 start = end
 
 
-def write_faces(folder: Path, parts: Parts, places: NDArray[np.int64], verdicts: pa.Table) -> None:
+def write_faces(
+    folder: Path, shards: IntermediateShards, places: NDArray[np.int64], cleaned: pa.Table
+) -> None:
     """Write the rows that are kept into `folder/split=…/`, shuffled.
 
-    Every split has at least one file, if only an empty one.
+    Every split has at least one file, which may be empty.
 
     Args:
-        folder: made here.
-        parts: with the images.
-        places: (n,) of the image of each row in the parts.
-        verdicts: (n) with the schema `verdicts.VERDICTS`.
+        folder: created.
+        shards: with the images.
+        places: (n,) of the image of each row in the shards.
+        cleaned: (n) with the schema `cleaning.CLEANED`.
     """
-    row_at = np.full(len(parts), -1)
-    kept = np.flatnonzero(pc.is_null(verdicts["rule"]))
+    row_at = np.full(len(shards), -1)
+    kept = np.flatnonzero(pc.is_null(cleaned["rule"]))
     row_at[places[kept]] = kept
-    labels = verdicts.select([name for name in FACES.names if name != "image"] + ["split"])
+    labels = cleaned.select([name for name in FACE_SCHEMA.names if name != "image"] + ["split"])
     labels = labels.combine_chunks()
     with _Splits(folder) as splits:
-        for span, images in parts.shuffled():
+        for span, images in shards.shuffled():
             rows = row_at[span]
             here = np.flatnonzero(rows >= 0)
             splits.write(labels.take(rows[here]).append_column("image", images.take(here)))
 
 
-def write_kept(folder: Path, judged: pa.Table) -> None:
+def write_kept(folder: Path, cleaned: pa.Table) -> None:
     """Write the rows that the metadata alone does not drop, with the schema `labels.COLUMNS`."""
-    _write(folder, judged.filter(pc.is_null(judged["rule"])).select(COLUMNS.names))
+    _write(folder, cleaned.filter(pc.is_null(cleaned["rule"])).select(COLUMNS.names))
 
 
-def write_dropped(folder: Path, judged: pa.Table) -> None:
-    """Write the rows that a rule drops, with the schema `DROPPED`."""
-    _write(folder, judged.filter(pc.is_valid(judged["rule"])).select(DROPPED.names))
+def write_dropped(folder: Path, cleaned: pa.Table) -> None:
+    """Write the rows that a rule drops, with the schema `DROPPED_SCHEMA`."""
+    _write(folder, cleaned.filter(pc.is_valid(cleaned["rule"])).select(DROPPED_SCHEMA.names))
 
 
 def rows_not_once(folders: Sequence[Path], rows: int) -> int:
@@ -160,7 +151,7 @@ class _Splits:
     def write(self, faces: pa.Table) -> None:
         """Sort the faces into their splits."""
         for split, files in self._files.items():
-            files.write(faces.filter(pc.equal(faces["split"], split)).select(FACES.names))
+            files.write(faces.filter(pc.equal(faces["split"], split)).select(FACE_SCHEMA.names))
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +174,7 @@ class _Files:
         self._folder = folder
         self._random = np.random.default_rng(_SEED)
         self._number = 0
-        self._waiting = FACES.empty_table()
+        self._waiting = FACE_SCHEMA.empty_table()
         self._open()
 
     def write(self, faces: pa.Table) -> None:
@@ -201,12 +192,12 @@ class _Files:
 
     def _open(self) -> None:
         self._bytes = 0
-        text = [name for name in FACES.names if name != "image"]
+        text = [name for name in FACE_SCHEMA.names if name != "image"]
         self._writer = pq.ParquetWriter(
             self._folder / f"part-{self._number:05}.parquet",
-            FACES,
-            # A JPEG does not get smaller, and its smallest and largest bytes tell nobody anything.
-            compression={name: "none" if name == "image" else "zstd" for name in FACES.names},
+            FACE_SCHEMA,
+            # JPEGs do not compress, and statistics of their bytes are useless.
+            compression={name: "none" if name == "image" else "zstd" for name in FACE_SCHEMA.names},
             use_dictionary=text,
             write_statistics=text,
         )
@@ -217,4 +208,4 @@ class _Files:
         group = self._waiting.take(order)
         self._writer.write_table(group)
         self._bytes += group.nbytes
-        self._waiting = FACES.empty_table()
+        self._waiting = FACE_SCHEMA.empty_table()

@@ -1,8 +1,9 @@
 """Labels in a table of the user's own, CSV or Parquet, with column names of the user's own."""
 
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,8 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from lib.common.errors import UserError
+from lib.datasets.dataset import Dataset
 from lib.datasets.labels import COLUMNS, Gender, as_age, gender_of_codes, gender_of_words
-
-SOURCE = "table"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,32 @@ class Names:
         """The columns to read, each once."""
         names = (self.path, self.age, self.gender, self.identity, self.group)
         return list(dict.fromkeys(name for name in names if name is not None))
+
+
+@dataclass(frozen=True)
+class UserTable(Dataset):
+    """A table of the user's own.
+
+    Attributes:
+        table: CSV file with a header or Parquet file, for table.
+        columns: What the columns of the table are called.
+        gender_zero: What 0 stands for, if the genders of the table are the numbers 0 and 1.
+    """
+
+    name: ClassVar[str] = "table"
+    title: ClassVar[str] = "a table of the user's own"
+    terms: ClassVar[str] = "the terms of the pictures in the table hold"
+    labels: ClassVar[str] = "a table of your own"
+    file_option: ClassVar[str | None] = "table"
+
+    table: Path | None = None
+    columns: Names = field(default_factory=Names)
+    gender_zero: Gender | None = None
+
+    def read_rows(self, image_names: Callable[[], Iterable[str]]) -> pa.Table:
+        """Read the table."""
+        with self.open_file() as file:
+            return read_table(file, str(self.table), self.columns, self.gender_zero)
 
 
 def read_table(file: BinaryIO, name: str, names: Names, zero: Gender | None = None) -> pa.Table:
@@ -71,7 +97,7 @@ def read_table(file: BinaryIO, name: str, names: Names, zero: Gender | None = No
             "gender": _genders(_strings(columns, names.gender), f"{names.gender} in {name}", zero),
             "identity": _strings(columns, names.identity),
             "group": _strings(columns, names.group),
-            "source": [SOURCE] * count,
+            "source": [UserTable.name] * count,
             "source_row": range(count),
         },
         schema=COLUMNS,

@@ -5,22 +5,36 @@ See https://susanqq.github.io/UTKFace/.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import ClassVar
 
 import pyarrow as pa
 
+from lib.datasets.dataset import Dataset
 from lib.datasets.labels import COLUMNS, gender_of_codes
-
-SOURCE = "utkface"
 
 _NAME = re.compile(r"(?P<age>\d{1,3})_(?P<gender>\d?)_(?:(?P<race>\d)_)?\d+ ?\.?jpe?g\b.*", re.I)
 
 
 @dataclass(frozen=True)
+class UtkFace(Dataset):
+    """UTKFace: no options."""
+
+    name: ClassVar[str] = "utkface"
+    title: ClassVar[str] = "UTKFace (https://susanqq.github.io/UTKFace/)"
+    terms: ClassVar[str] = "for non-commercial research only"
+    labels: ClassVar[str] = "the names of the images"
+
+    def read_rows(self, image_names: Callable[[], Iterable[str]]) -> pa.Table:
+        """Label the chips by their names."""
+        return read_names(list(dict.fromkeys(image_names())))
+
+
+@dataclass(frozen=True)
 class ChipName:
-    """What a file name says. Each number is None where the name leaves it out."""
+    """The numbers in a file name; None where the name leaves one out."""
 
     age: int | None = None
     gender: int | None = None
@@ -30,7 +44,7 @@ class ChipName:
 
 
 def parse_name(path: str) -> ChipName:
-    """Read the labels from the path of a chip; a file name of another kind says nothing at all."""
+    """Read the labels from the path of a chip; all None for another kind of file name."""
     match = _NAME.fullmatch(PurePosixPath(path).name)
     if match is None:
         return ChipName()
@@ -41,7 +55,7 @@ def read_names(paths: Sequence[str], first_row: int = 0) -> pa.Table:
     """Label chips by their names.
 
     Args:
-        paths: of the chips, in an order that is the same every time.
+        paths: of the chips, in a deterministic order.
         first_row: `source_row` of the first one.
 
     Returns:
@@ -57,7 +71,7 @@ def read_names(paths: Sequence[str], first_row: int = 0) -> pa.Table:
             "gender": gender_of_codes([_or_nan(name.gender) for name in names], zero="male"),
             "identity": nothing,
             "group": [None if name.race is None else str(name.race) for name in names],
-            "source": [SOURCE] * len(paths),
+            "source": [UtkFace.name] * len(paths),
             "source_row": range(first_row, first_row + len(paths)),
         },
         schema=COLUMNS,

@@ -1,8 +1,7 @@
 """The folder that a labelling leaves behind, or still writes, to be read and never changed."""
 
-import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +13,16 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lib.archive.manifest import Manifest, read_manifest
-from lib.common.errors import UserError
-from lib.output import run_record, summary
+from lib.common.errors import UserError, reason_of
+from lib.images import Limits
+from lib.output import run_record
 from lib.output.commits import PENDING
+from lib.output.summary import Summary
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
+from lib.storage.options import S3Options
 
+JOB = "jobs.score"
 LOOKS = 3
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
 """Small files are read side by side: from a bucket nearly all of the time is waiting for answers."""
@@ -51,35 +54,57 @@ class Output:
 
     Attributes:
         name: the folder as it was given.
-        record: what the labels are made from: the contents of `run.json`.
+        record: contents of `run.json`.
+        s3: storage options for the images of the archive.
     """
 
-    def __init__(self, folder: str) -> None:
-        """Look for the record of a run.
+    def __init__(self, folder: str, s3: S3Options | None = None) -> None:
+        """Read the record of the run.
 
         Args:
             folder: what jobs.score had as --output, a path or a URI.
+            s3: storage options for the output and the images. None or the default options: this
+                machine's environment for the output, the run's own options for the images.
 
         Raises:
             UserError: the folder holds no labelling, or cannot be read.
         """
         self.name = folder
+        given = s3 or S3Options()
         try:
-            self._folder = as_folder(folder)
-            self.record = self._json(run_record.FILE)
+            self._folder = as_folder(folder, given.resolved_for(folder))
+            self.record = run_record.read(self._folder)
         except FileNotFoundError:
             raise UserError(
                 f"no labelling in {folder!r}: it has no {run_record.FILE}; "
                 "give the folder that was the --output of jobs.score"
             ) from None
-        except (OSError, ValueError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"cannot read {folder!r}: {reason}") from None
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"cannot read {folder!r}: {reason_of(error)}") from None
+        if self.record.job != JOB:
+            raise UserError(
+                f"{folder!r} is no labelling but an output of {self.record.job}; "
+                f"give the folder that was the --output of {JOB}"
+            )
+        self.s3 = self.record.storage if given == S3Options() else given.resolved()
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """All options that change a label, as `run.json` has them."""
-        return self.record.get("fingerprint", {})
+        return self.record.fingerprint
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """What was labelled: the --images of the run."""
+        return self.fingerprint.get("images", ())
+
+    @property
+    def limits(self) -> Limits:
+        """Sizes above which the run decoded no image."""
+        return Limits(
+            self.fingerprint.get("max_image_pixels", Limits.max_pixels),
+            self.fingerprint.get("max_image_bytes", Limits.max_bytes),
+        )
 
     def manifest(self) -> Manifest | None:
         """What there is to label; None while the archive is being listed."""
@@ -98,12 +123,9 @@ class Output:
             found |= {rows["id"][i].as_py(): rows.slice(i, 1) for i in range(len(rows))}
         return found
 
-    def summary(self) -> Mapping[str, Any] | None:
+    def summary(self) -> Summary | None:
         """The contents of `summary.json`; None before the end of a labelling."""
-        try:
-            return self._json(summary.FILE)
-        except (FileNotFoundError, ValueError):  # not written yet, or only in part
-            return None
+        return Summary.read(self._folder)
 
     def label_files(self) -> list[LabelFile]:
         """The files of rows that count, by name.
@@ -138,9 +160,8 @@ class Output:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"cannot read {file.path!r}: {reason}; label again into another --output"
+                f"cannot read {file.path!r}: {reason_of(error)}; label again into another --output"
             ) from None
 
     def counts(self) -> list[FileCounts]:
@@ -163,9 +184,6 @@ class Output:
             statuses = rows.read(columns=["status"], use_threads=False)["status"]
         pairs = pc.value_counts(statuses).to_pylist()
         return FileCounts(file.written, Counter({p["values"]: p["counts"] for p in pairs}))
-
-    def _json(self, name: str) -> Mapping[str, Any]:
-        return json.loads(self._folder.read(name))
 
 
 def _list(folder: Folder) -> list[fs.FileInfo]:

@@ -1,71 +1,118 @@
-"""`run.json`: what an output was made from, so that nobody mixes two runs in one folder."""
+"""`run.json`: the job and the options that made an output, so that no two runs mix in one folder."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.common.errors import UserError
+from lib.common.errors import UserError, reason_of
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
+from lib.storage.options import S3Options
 
 FILE = "run.json"
 OWNED = ("labels", "manifest", "checkpoint")
 
 
-def claim(
-    output: Path | Folder,
-    fingerprint: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    owned: Sequence[str] = OWNED,
-) -> None:
-    """Record a run in its output, or check that the record there is of the same run.
+@dataclass(frozen=True)
+class RunRecord:
+    """Contents of `run.json`.
+
+    Attributes:
+        job: module of the job, such as `jobs.score`.
+        fingerprint: all options that change the result, as JSON values.
+        storage: how the run reads and writes S3; it holds no credentials.
+        model: card of the model that labels; empty for other jobs.
+    """
+
+    job: str
+    fingerprint: Mapping[str, Any]
+    storage: S3Options = field(default_factory=S3Options)
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Folder) -> None:
+        """Write `run.json`.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        folder.write(FILE, f"{text}\n".encode())
+
+
+def read(folder: Folder) -> RunRecord:
+    """Read `run.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read.
+        UserError: it is damaged.
+    """
+    try:
+        found = json.loads(folder.read(FILE))
+        return RunRecord(**{**found, "storage": S3Options(**found["storage"])})
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{f'{folder}/{FILE}'!r} is damaged; give another --output") from None
+
+
+def claim(output: Path | Folder, record: RunRecord, owned: Sequence[str] = OWNED) -> None:
+    """Write the record into an output, or check that the output belongs to the same run.
+
+    The storage options are not compared: a run may continue with others, which are then recorded.
 
     Args:
-        output: the folder of the run; made if it does not exist.
-        fingerprint: all that changes a label or which images there are; JSON.
-        facts: what else people may want to know; JSON, written once and never compared.
+        output: folder of the run; created if it does not exist.
+        record: of the run.
         owned: folders that only a run with a record can have made.
 
     Raises:
-        UserError: the output belongs to another run, to something else, or cannot be written.
+        UserError: the output belongs to another run, was made by something else, or cannot be written.
     """
     folder = as_folder(output)
-    fingerprint = json.loads(json.dumps(fingerprint))  # as it is read back: tuples become lists
+    fingerprint = json.loads(
+        json.dumps(record.fingerprint)
+    )  # as it is read back: tuples become lists
+    record = replace(record, fingerprint=fingerprint)
     try:
-        if folder.holds(FILE):
-            _compare(folder, str(output), fingerprint)
-            return
-        foreign = [name for name in owned if folder.holds(name)]
-        if foreign:
-            raise UserError(
-                f"{str(output)!r} holds {', '.join(foreign)} but no {FILE}, so what made them is "
-                "unknown; give another --output"
-            )
-        text = json.dumps({"fingerprint": fingerprint, **facts}, indent=2, ensure_ascii=False)
-        folder.write(FILE, f"{text}\n".encode())
+        recorded = _recorded(folder, owned)
+        if recorded is not None:
+            _compare(recorded, record, str(output))
+        if recorded is None or recorded.storage != record.storage:
+            record.write(folder)
     except OSError as error:
-        raise UserError(f"cannot write to --output {str(output)!r}: {error.strerror}") from None
+        raise UserError(f"cannot write to --output {str(output)!r}: {reason_of(error)}") from None
 
 
 def run_id(output: object, fingerprint: Mapping[str, Any]) -> str:
-    """Eight digits that stay the same however often a run is started again, for logs and metrics."""
+    """Eight hexadecimal digits for logs and metrics; the same at every start of a run."""
     text = json.dumps([str(output), fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _compare(folder: Folder, output: str, fingerprint: Mapping[str, Any]) -> None:
-    try:
-        recorded = json.loads(folder.read(FILE))["fingerprint"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{output + '/' + FILE!r} is damaged; give another --output") from None
-    names = [n for n in {**recorded, **fingerprint} if recorded.get(n) != fingerprint.get(n)]
-    if names:
-        differences = "; ".join(
-            f"{name} was {recorded.get(name)!r}, now {fingerprint.get(name)!r}" for name in names
-        )
+def _recorded(folder: Folder, owned: Sequence[str]) -> RunRecord | None:
+    if folder.holds(FILE):
+        return read(folder)
+    if foreign := [name for name in owned if folder.holds(name)]:
         raise UserError(
-            f"{output!r} belongs to another run: {differences}; use the options of that "
-            "run to go on with it, or give another --output"
+            f"{str(folder)!r} holds {', '.join(foreign)} but no {FILE}, so what made them is unknown; "
+            "give another --output"
+        )
+    return None
+
+
+def _compare(recorded: RunRecord, record: RunRecord, output: str) -> None:
+    if recorded.job != record.job:
+        raise UserError(f"{output!r} is an output of {recorded.job}; give another --output")
+    before, now = recorded.fingerprint, record.fingerprint
+    differences = "; ".join(
+        f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    )
+    if differences:
+        raise UserError(
+            f"{output!r} belongs to another run: {differences}; use the options of that run to go on "
+            "with it, or give another --output"
         )

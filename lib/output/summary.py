@@ -3,9 +3,10 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 
@@ -32,6 +33,7 @@ class Summary:
         seconds: from the start of the cluster to the last row, of the last start of this run.
         images_this_time: images labelled in these seconds; fewer than `images` after a resume.
         work_seconds: by kind of work, summed over all workers, of the last start.
+        versions: of Python and the packages that decide about labels and speed.
     """
 
     images: int
@@ -42,6 +44,21 @@ class Summary:
     seconds: float
     images_this_time: int
     work_seconds: Mapping[str, float]
+    versions: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        }
+    )
+
+    @classmethod
+    def read(cls, output: Folder) -> Self | None:
+        """Read `summary.json`; None where there is none, or one of another version of this project."""
+        try:
+            found = json.loads(output.read(FILE))
+            return cls(**{name.name: found[name.name] for name in fields(cls)})
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def error_rate(self) -> float:
@@ -56,20 +73,22 @@ class Summary:
 
     def with_work_of_before(self, output: Folder) -> "Summary":
         """The same with the seconds and the speed of the last start that had something to do."""
-        try:
-            before = json.loads(output.read(FILE))
-            kept = {name: before[name] for name in ("seconds", "images_this_time", "work_seconds")}
-        except (FileNotFoundError, ValueError, KeyError):
+        before = Summary.read(output)
+        if before is None:
             return self
-        return replace(self, **kept)
+        return replace(
+            self,
+            seconds=before.seconds,
+            images_this_time=before.images_this_time,
+            work_seconds=before.work_seconds,
+        )
 
     def write(self, output: Path | Folder) -> None:
         """Write `summary.json` into the output."""
         facts = {
-            **vars(self),
+            **asdict(self),
             "error_rate": self.error_rate,
             "images_per_second": self.images_per_second,
-            "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
         as_folder(output).write(FILE, (json.dumps(facts, indent=2) + "\n").encode())
 
@@ -80,10 +99,7 @@ class Summary:
             f"{self.images_this_time:,} labelled in {duration(self.seconds)}, "
             f"{self.images_per_second:.1f} images/s with start-up",
         ]
-        lines += [
-            f"  {status:<15}{count:>12,}  {STATUSES[status]}"
-            for status, count in sorted(self.statuses.items(), key=lambda item: -item[1])
-        ]
+        lines += status_lines(self.statuses)
         if self.work_seconds:
             total = sum(self.work_seconds.values())
             shares = (f"{k} {100 * v / total:.0f}%" for k, v in self.work_seconds.items())
@@ -92,6 +108,14 @@ class Summary:
             passed_over = ", ".join(f"{n:,} × {reason}" for reason, n in self.skipped.items())
             lines.append(f"passed over by the listing: {passed_over}")
         return "\n".join(lines)
+
+
+def status_lines(statuses: Mapping[str, int]) -> list[str]:
+    """One line for each status, the most frequent first, with its count and meaning."""
+    return [
+        f"  {status:<15}{count:>12,}  {STATUSES[status]}"
+        for status, count in sorted(statuses.items(), key=lambda item: -item[1])
+    ]
 
 
 def first_rows(labels: Path | Folder, rows: int = 10) -> str:

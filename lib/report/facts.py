@@ -1,11 +1,11 @@
 """The facts of a run, in words: where the labels are from, what made them, and how fast."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lib.archive.manifest import Manifest
 from lib.common.progress import duration
 from lib.output.reader import Output
+from lib.output.summary import Summary
 from lib.report.gallery import shorten
 
 Fact = tuple[str, str]
@@ -36,7 +36,7 @@ def facts(output: Output) -> list[FactGroup]:
 
 def _archive(output: Output, manifest: Manifest | None) -> FactGroup:
     options = output.fingerprint
-    sources = options.get("images", [])
+    sources = output.sources
     more = f" and {len(sources) - _MOST_SOURCES:,} more" if len(sources) > _MOST_SOURCES else ""
     rows = [("images from", ", ".join(map(shorten, sources[:_MOST_SOURCES])) + more)]
     if manifest is not None:
@@ -51,7 +51,7 @@ def _archive(output: Output, manifest: Manifest | None) -> FactGroup:
 
 
 def _model(output: Output) -> FactGroup:
-    card = output.record.get("model", {})
+    card = output.record.model
     training, test = card.get("training", {}), card.get("metrics", {}).get("test", {})
     rows = [("model", str(output.fingerprint.get("model", "")))]
     detector = str(output.fingerprint.get("detector", ""))
@@ -71,11 +71,11 @@ def _model(output: Output) -> FactGroup:
     return FactGroup("Model", rows, note if test else "")
 
 
-def _speed(summary: Mapping[str, Any]) -> FactGroup:
-    images, work = summary["images_this_time"], summary["work_seconds"]
+def _speed(summary: Summary) -> FactGroup:
+    images, work = summary.images_this_time, summary.work_seconds
     rows = [
-        ("speed", f"{summary['images_per_second']:.1f} images/s, start-up included"),
-        ("labelled", f"{images:,} images in {duration(summary['seconds'])}"),
+        ("speed", f"{summary.images_per_second:.1f} images/s, start-up included"),
+        ("labelled", f"{images:,} images in {duration(summary.seconds)}"),
     ]
     if not images or not work:
         return FactGroup("Speed and cost", rows)
@@ -97,5 +97,5 @@ def _speed(summary: Mapping[str, Any]) -> FactGroup:
     )
 
 
-def _versions(summary: Mapping[str, Any]) -> FactGroup:
-    return FactGroup("Versions", [(name, str(v)) for name, v in summary["versions"].items()])
+def _versions(summary: Summary) -> FactGroup:
+    return FactGroup("Versions", [(name, v) for name, v in summary.versions.items()])

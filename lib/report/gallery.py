@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lib.evaluation.metrics import age_band
-from lib.images import ImageError, Limits, Picture, decode
+from lib.images import ImageError, Picture, decode
 from lib.output.reader import Output
 from lib.report.label_statistics import Place
 from lib.report.picture import annotate
@@ -22,8 +22,6 @@ from lib.scoring.schema import NO_FACE, OK, label_schema
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.fetch import FetchError
-from lib.storage.options import S3Options
-from lib.storage.uris import scheme_of
 
 LARGE, SMALL = (760, 640), (340, 340)
 """What the pictures fit into, in pixels."""
@@ -100,20 +98,17 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
 class Originals:
     """The pictures that label rows speak of, read again from the archive."""
 
-    def __init__(self, output: Output, rows: Sequence[Mapping[str, Any]], limits: Limits) -> None:
+    def __init__(self, output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
         """Look up where they are.
 
         Args:
             output: that the rows are from.
             rows: as `rows_at` gives them.
-            limits: what is not decoded.
         """
-        sources = output.fingerprint.get("images", [])
-        remote = any(scheme_of(source) == "s3" for source in sources)
-        self._s3 = S3Options().resolved() if remote else S3Options()
+        self._s3 = output.s3
         self._column = output.fingerprint.get("column")
         self._places = output.places([row["id"] for row in rows])
-        self._limits = limits
+        self._limits = output.limits
 
     def picture(self, row: Mapping[str, Any], side: int) -> Picture:
         """Read and decode the picture of a row, with at least so many pixels on a side.

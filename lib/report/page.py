@@ -108,7 +108,7 @@ class Report:
     @property
     def title(self) -> str:
         """The names of the folders that were labelled."""
-        sources = self._output.fingerprint.get("images", [])
+        sources = self._output.sources
         names = [PurePosixPath(source).name or source for source in sources[:3]]
         more = ", …" if len(sources) > len(names) else ""
         return shorten(", ".join(names) + more, 120) or self._output.name
@@ -203,7 +203,7 @@ class Report:
     @property
     def responsible_use(self) -> list[str]:
         """What the labels are not, and whose terms hold."""
-        data = self._output.record.get("model", {}).get("training", {}).get("data")
+        data = self._output.record.model.get("training", {}).get("data")
         return [*_USE, *([f"Trained on: {data}."] if data else [])]
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.common.errors import UserError
@@ -158,13 +156,9 @@ def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:
 def _rows(faces: LabelledFaces) -> Iterator[tuple[int, list[dict[str, object]]]]:
     """Picture and name of all faces, some at a time, each time with the number of the first."""
     start = 0
-    for file in faces.files:
-        with pq.ParquetFile(file, filesystem=faces.folder.filesystem) as parquet:
-            columns = ["image", "source", "source_row"]
-            for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=columns):
-                rows = pa.Table.from_batches([batch]).to_pylist()
-                yield start, rows
-                start += len(rows)
+    for batch in faces.batches(("image", "source", "source_row"), ROWS_AT_A_TIME):
+        yield start, batch.to_pylist()
+        start += len(batch)
 
 
 def _square(faces: LabelledFaces, row: dict[str, object], spec: CropSpec) -> NDArray[np.uint8]:

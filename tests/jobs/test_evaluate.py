@@ -17,7 +17,7 @@ import pytest
 
 from jobs.evaluate import main
 from lib.common.errors import UserError
-from lib.datasets.prepared import FACES
+from lib.datasets.labelled_faces import FACE_SCHEMA
 from lib.evaluation import metrics
 from lib.evaluation.results import EXAMPLES
 from lib.models.bundle import read_bundle
@@ -62,7 +62,7 @@ def known_faces() -> pa.Table:
         "height": [80] * COUNT,
         "sha256": [hashlib.sha256(image).hexdigest() for image in images],
     }
-    return pa.table(columns, schema=FACES)
+    return pa.table(columns, schema=FACE_SCHEMA)
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,17 @@ from scipy.io import savemat
 from jobs.prepare import main
 from lib.common.errors import UserError
 from lib.datasets.image_sources import open_sources
+from lib.datasets.labelled_faces import FACE_SCHEMA
 from lib.datasets.labels import SPLITS, split_of
-from lib.datasets.prepared import DROPPED, FACES
+from lib.datasets.prepared import DROPPED_SCHEMA
 from lib.datasets.utkface import parse_name
 from lib.images import Limits, decode
+from lib.output.run_record import read
+from lib.storage.folder import folder
 from tests.made_imdb import KEPT, ROUND, UNNAMED, MadeImdb, make_imdb
 from tests.nasty import jpeg, jpeg_turned, make_nasty, quadrants
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.s3_server import S3Server
 
 ROUNDS = 3
 PREPARE = "jobs.prepare"
@@ -78,12 +82,12 @@ class Prepared:
         assert Counter(self.summary["dropped"]) + Counter() == Counter(
             self.dropped["rule"].to_pylist()
         )
-        assert self.dropped.schema == DROPPED
+        assert self.dropped.schema == DROPPED_SCHEMA
         faces = self.all_faces
         assert faces["sha256"].is_unique
         assert (faces.dropna(subset="identity").groupby("identity")["split"].nunique() == 1).all()
         for split, table in self.faces.items():
-            assert table.schema == FACES
+            assert table.schema == FACE_SCHEMA
             keys = table.to_pandas()
             assert (keys["identity"].fillna(keys["sha256"]).map(split_of) == split).all()
 
@@ -109,10 +113,10 @@ def utkface_tars(shared_data: Path) -> list[Path]:
 def read_all(tars: Sequence[Path]) -> dict[str, bytes]:
     """Name → bytes of all images."""
     return {
-        found.name: found.read(1 << 30)
+        image.name: image.read(1 << 30)
         for source in open_sources([str(tar) for tar in tars])
-        for piece in source.pieces()
-        for found in piece
+        for shard in source.shards()
+        for image in shard
     }
 
 
@@ -183,10 +187,10 @@ def test_once_more_does_nothing_and_otherwise_is_refused(
     made: MadeImdb, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    (output / "staged").mkdir()  # left by a run that was killed in its last moment
+    (output / "ingested").mkdir()  # left by a run that was killed in its last moment
     assert main(imdb_options(made, output)) == 0
     assert "prepared already" in caplog.text
-    assert not (output / "staged").exists()
+    assert not (output / "ingested").exists()
     with pytest.raises(UserError, match="belongs to another run: size was 256, now 100"):
         main([*imdb_options(made, output), "--size", "100"])
 
@@ -241,6 +245,33 @@ def test_table_and_folder_of_nasty_files(head: RayHead, tmp_path: Path) -> None:
     assert (turned["width"], turned["height"]) == (600, 400)
     assert picture.pixels.shape == (48, 72, 3)
     assert np.abs(picture.pixels[4, 4].astype(int) - quadrants()[0, 0]).max() < 12
+
+
+def test_images_in_s3_by_the_options_of_the_command(
+    head: RayHead, s3: S3Server, tmp_path: Path
+) -> None:
+    """The environment names no server, neither here nor in the cluster; the record keeps its address."""
+    s3.bucket("chips")
+    with tarfile.open(s3.root / "chips" / "chips.tar", "w") as tar:
+        for name in ("20_0_0_1.jpg", "30_1_0_2.jpg"):
+            data = jpeg(np.full((50, 50, 3), int(name[:2]), np.uint8))
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    s3.put("s3://chips/more/40_0_0_3.jpg", jpeg(quadrants(60, 60)))
+    output = tmp_path / "out"
+    run(
+        head, output, "--source", "utkface", "--output", str(output),
+        *("--images", "s3://chips/chips.tar", "s3://chips/more"),
+        *("--s3.endpoint", s3.endpoint, "--s3.region", "us-east-1"),
+    )  # fmt: skip
+    faces = Prepared(output).all_faces
+    assert sorted(zip(faces["age"], faces["gender"], strict=True)) == [
+        (20, "male"), (30, "female"), (40, "male"),
+    ]  # fmt: skip
+    record = read(folder(output))
+    assert record.job == PREPARE
+    assert record.storage == s3.options
 
 
 @pytest.fixture
@@ -366,9 +397,9 @@ def test_published_list_of_wiki(shared_data: Path, tmp_path: Path) -> None:
     assert sum(counts.values()) == 62_328
 
 
-def staged_parts(output: Path) -> dict[str, int]:
-    """The parts that are ready, and when they were made."""
-    return {path.name: path.stat().st_mtime_ns for path in (output / "staged").glob("*.parquet")}
+def finished_shards(output: Path) -> dict[str, int]:
+    """The intermediate shards that are written, and their times."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "ingested").glob("*.parquet")}
 
 
 @pytest.mark.data
@@ -376,15 +407,15 @@ def test_utkface_stopped_in_between(head: RayHead, shared_data: Path, tmp_path: 
     tars, output = utkface_tars(shared_data), tmp_path / "out"
     options = ["--source", "utkface", "--images", *map(str, tars), "--output", str(output)]
     with Job(head.environment, tmp_path / "stopped.log", PREPARE, *options) as job:
-        wait_until(lambda: staged_parts(output), 120)
+        wait_until(lambda: finished_shards(output), 120)
         job.process.send_signal(signal.SIGTERM)
         assert job.finish() == 130
         assert "the same command goes on" in job.output
     assert not (output / "faces").exists()
-    ready = staged_parts(output)
+    ready = finished_shards(output)
     with Job(head.environment, tmp_path / "again.log", PREPARE, *options) as job:
-        wait_until(lambda: len(staged_parts(output)) > len(ready), 120)
-        assert ready.items() <= staged_parts(output).items()
+        wait_until(lambda: len(finished_shards(output)) > len(ready), 120)
+        assert ready.items() <= finished_shards(output).items()
         assert job.finish() == 0, job.output
 
     prepared = Prepared(output)

@@ -24,7 +24,7 @@ from lib.common.demo import EXPECTED, make_demo
 from lib.common.errors import UserError
 from lib.models.bundle import read_bundle
 from lib.output.counts import LabelCounts
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.scoring.schema import label_schema
 from lib.storage.uris import local_path
 from tests.bundles import make_bundle
@@ -369,7 +369,10 @@ def test_a_damaged_model_is_refused(model: Path, tmp_path: Path) -> None:
 def test_another_run_is_refused(model: Path, portraits: Path, tmp_path: Path) -> None:
     """Checked before Ray starts, against the record that the first start leaves."""
     output = tmp_path / "out"
-    claim(output, {"images": [str(portraits)], "limit": 7, "model": "other@1"}, {})
+    claim(
+        output,
+        RunRecord("jobs.score", {"images": [str(portraits)], "limit": 7, "model": "other@1"}),
+    )
     with pytest.raises(UserError, match=r"limit was 7, now None; model was 'other@1', now 'tiny@"):
         main([str(option) for option in fused_options(portraits, output, model)[1:]])
 

@@ -13,11 +13,12 @@ from jobs.status import main, recent_speed, report
 from lib.archive.manifest import Manifest
 from lib.common.errors import UserError
 from lib.output.reader import FileCounts, Output
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.storage.folder import folder as as_folder
 from tests.made_labels import face, make_output, row, write_rows
 from tests.nasty import jpeg, quadrants
 from tests.ray_head import PROJECT, run_job
+from tests.s3_server import S3Server
 
 NOW = 1_800_000_000.0
 MILLION = 1_000_000
@@ -62,7 +63,7 @@ def test_only_committed_rows_count(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_before_the_first_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == (
         "the archive is being listed; no image has been labelled yet\n"
@@ -76,7 +77,7 @@ def test_what_is_no_labelling_is_refused(folder: str) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "x.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match=r"cannot read '.*/labels/x\.parquet': .*"):
@@ -86,7 +87,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_million_rows_are_quick(tmp_path: Path) -> None:
     """In files as small as those of jobs/score.py, of mixed statuses, so that a column is read."""
     rows = [row(n, f"/images/{n}.jpg", [face()] if n % 9 else []) for n in range(500)]
-    claim(tmp_path, {}, {})
+    claim(tmp_path, RunRecord("jobs.score", {}))
     write_rows(tmp_path, rows)
     manifest = Manifest(MILLION, bytes=1, skipped={}, digest="", parts=(), next_id=MILLION)
     manifest.declare(as_folder(tmp_path / "manifest"))
@@ -109,3 +110,20 @@ def test_nothing_heavy_is_imported() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_an_output_in_s3_by_the_options_of_the_command(
+    s3: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.bucket("status")
+    claim(as_folder("s3://status/out", s3.options), RunRecord("jobs.score", {}))
+    options = ["--s3.endpoint", s3.endpoint, "--s3.region", "us-east-1"]
+    assert main(["s3://status/out", *options]) == 0
+    assert "the archive is being listed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", ["jobs.prepare", "jobs.train"])
+def test_the_output_of_another_job_is_refused(job: str, tmp_path: Path) -> None:
+    claim(tmp_path, RunRecord(job, {}))
+    with pytest.raises(UserError, match=f"is no labelling but an output of {job}; give the folder"):
+        main([str(tmp_path)])

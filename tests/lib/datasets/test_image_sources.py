@@ -31,20 +31,20 @@ def folder(tmp_path: Path) -> Path:
 
 def content_of(source: str) -> list[tuple[str, bytes]]:
     (opened,) = open_sources([source])
-    pieces = [pickle.loads(pickle.dumps(piece)) for piece in opened.pieces()]
-    assert len({piece.digest for piece in pieces}) == len(pieces) > 1
-    return [(found.name, found.read(1 << 20)) for piece in pieces for found in piece]
+    shards = [pickle.loads(pickle.dumps(shard)) for shard in opened.shards()]
+    assert len({shard.digest for shard in shards}) == len(shards) > 1
+    return [(found.name, found.read(1 << 20)) for shard in shards for found in shard]
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_sources, "PIECE_BYTES", 100_000)
-    monkeypatch.setattr(image_sources, "PIECE_FILES", 100)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_sources, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(image_sources, "SHARD_FILES", 100)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(("name", "prefix"), [("images", ""), ("images.tar", "images/")])
-def test_pieces_together_are_the_source(folder: Path, name: str, prefix: str) -> None:
+def test_shards_together_are_the_source(folder: Path, name: str, prefix: str) -> None:
     expected = {prefix + name: content for name, content in CONTENT.items()}
     found = content_of(str(folder / name))
     assert len(found) == len(expected)
@@ -53,14 +53,14 @@ def test_pieces_together_are_the_source(folder: Path, name: str, prefix: str) ->
     assert list(opened.names()) == [name for name, _ in found]
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("name", ["images/00/7.jpg", "images.tar"])
-def test_a_changed_source_has_other_pieces(folder: Path, name: str) -> None:
+def test_a_changed_source_has_other_shard_digests(folder: Path, name: str) -> None:
     source = str(folder / name.split("/")[0])
-    (before,) = ([piece.digest for piece in s.pieces()] for s in open_sources([source]))
+    (before,) = ([shard.digest for shard in s.shards()] for s in open_sources([source]))
     with (folder / name).open("ab") as file:
         file.write(bytes(10240))
-    (after,) = ([piece.digest for piece in s.pieces()] for s in open_sources([source]))
+    (after,) = ([shard.digest for shard in s.shards()] for s in open_sources([source]))
     assert before != after
 
 
@@ -80,11 +80,11 @@ def test_a_source_given_twice_is_read_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["images", "images.tar"])
-def test_what_is_too_large_is_not_read(folder: Path, name: str) -> None:
+def test_images_above_the_limit_are_not_read(folder: Path, name: str) -> None:
     (source,) = open_sources([str(folder / name)])
     largest = max(map(len, CONTENT.values()))
-    for piece in source.pieces():
-        for found in piece:
+    for shard in source.shards():
+        for found in shard:
             if len(CONTENT[found.name.removeprefix("images/")]) == largest:
                 with pytest.raises(FetchError, match="the limit is") as error:
                     found.read(largest - 1)

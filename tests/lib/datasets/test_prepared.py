@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from lib.datasets import prepared
-from lib.datasets.ingest import FOUND, PART
+from lib.datasets.cleaning import CLEANED
+from lib.datasets.ingest import IMAGE_FACTS, SHARD_SCHEMA
+from lib.datasets.labelled_faces import FACE_SCHEMA
 from lib.datasets.labels import SPLITS
-from lib.datasets.outcomes import VERDICTS
 from lib.datasets.prepared import (
-    DROPPED,
-    FACES,
-    Parts,
+    DROPPED_SCHEMA,
+    IntermediateShards,
     rows_not_once,
     write_dropped,
     write_faces,
@@ -26,7 +26,7 @@ DROPPED_EVERY, TEST_EVERY = 10, 3
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Four parts with the images of all rows, and in the last one some for a second time."""
+    """Four intermediate shards with the images of all rows; the last one repeats some."""
     rows = np.arange(ROWS)
     files = []
     for number, part in enumerate([*np.array_split(rows, 3), rows[:20]]):
@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> list[Path]:
                 }
                 for row in part
             ],
-            schema=PART,
+            schema=SHARD_SCHEMA,
         )
         files.append(tmp_path / f"{number}.parquet")
         pq.write_table(table, files[-1], row_group_size=GROUP)
@@ -51,7 +51,7 @@ def _image(row: int) -> bytes:
     return b"%d " % row * 20
 
 
-def _verdicts() -> pa.Table:
+def _cleaned() -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
@@ -69,41 +69,41 @@ def _verdicts() -> pa.Table:
             }
             for row in range(ROWS)
         ],
-        schema=VERDICTS,
+        schema=CLEANED,
     )
 
 
-def test_parts_find_the_first_image_of_a_row(files: list[Path]) -> None:
-    parts = Parts(files)
-    places = parts.places(ROWS + 1)
+def test_shards_find_the_first_image_of_a_row(files: list[Path]) -> None:
+    shards = IntermediateShards(files)
+    places = shards.places(ROWS + 1)
     assert places.tolist() == [*range(ROWS), -1]
-    found = parts.found(places)
-    assert found.schema == FOUND
-    assert found["source_row"].to_pylist() == [*range(ROWS), None]
-    assert len(parts) == ROWS + 20
+    facts = shards.facts(places)
+    assert facts.schema == IMAGE_FACTS
+    assert facts["source_row"].to_pylist() == [*range(ROWS), None]
+    assert len(shards) == ROWS + 20
 
 
 def test_faces_and_dropped(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepared, "FILE_BYTES", 100_000)
-    parts, verdicts = Parts(files), _verdicts()
-    write_faces(tmp_path / "faces", parts, parts.places(ROWS), verdicts)
-    write_dropped(tmp_path / "dropped", verdicts)
+    shards, cleaned = IntermediateShards(files), _cleaned()
+    write_faces(tmp_path / "faces", shards, shards.places(ROWS), cleaned)
+    write_dropped(tmp_path / "dropped", cleaned)
     assert rows_not_once([tmp_path / "faces", tmp_path / "dropped"], ROWS) == 0
     assert rows_not_once([tmp_path / "faces", tmp_path / "dropped"], ROWS + 2) == 2
     assert rows_not_once([tmp_path / "faces"], ROWS) == ROWS // DROPPED_EVERY
     for split in SPLITS:
         written = sorted((tmp_path / "faces" / f"split={split}").glob("*.parquet"))
         table = pa.concat_tables(pq.ParquetFile(file).read() for file in written)
-        assert table.schema == FACES
+        assert table.schema == FACE_SCHEMA
         rows = table["source_row"].to_pylist()
-        expected = verdicts.filter(pc.equal(verdicts["split"], split))
+        expected = cleaned.filter(pc.equal(cleaned["split"], split))
         assert sorted(rows) == expected["source_row"].to_pylist()
         assert table["image"].to_pylist() == [_image(row) for row in rows]
         assert table["age"].to_pylist() == [row % 90 for row in rows]
     dropped = pq.ParquetFile(tmp_path / "dropped" / "part-00000.parquet").read()
-    assert dropped.schema == DROPPED
+    assert dropped.schema == DROPPED_SCHEMA
     assert dropped["path"].to_pylist() == [f"{row}.jpg" for row in range(0, ROWS, DROPPED_EVERY)]
 
 
@@ -111,9 +111,9 @@ def test_files_are_even_and_rows_are_shuffled(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepared, "FILE_BYTES", 100_000)
-    parts = Parts(files)
+    shards = IntermediateShards(files)
     for name in ("faces", "again"):
-        write_faces(tmp_path / name, parts, parts.places(ROWS), _verdicts())
+        write_faces(tmp_path / name, shards, shards.places(ROWS), _cleaned())
     *full, last = sorted((tmp_path / "faces" / "split=train").glob("*.parquet"))
     assert len(full) >= 2
     assert all(100_000 <= file.stat().st_size < 200_000 for file in full)
@@ -130,13 +130,13 @@ def test_files_are_even_and_rows_are_shuffled(
 
 
 def test_a_split_without_faces_has_an_empty_file(files: list[Path], tmp_path: Path) -> None:
-    parts = Parts(files)
-    write_faces(tmp_path / "faces", parts, parts.places(ROWS), _verdicts())
+    shards = IntermediateShards(files)
+    write_faces(tmp_path / "faces", shards, shards.places(ROWS), _cleaned())
     (file,) = (tmp_path / "faces" / "split=val").iterdir()
-    assert pq.ParquetFile(file).read() == FACES.empty_table()
+    assert pq.ParquetFile(file).read() == FACE_SCHEMA.empty_table()
 
 
-def test_no_parts_at_all(tmp_path: Path) -> None:
-    parts = Parts([])
-    assert parts.places(3).tolist() == [-1] * 3
-    assert parts.found(parts.places(3))["source_row"].null_count == 3
+def test_no_shards_at_all(tmp_path: Path) -> None:
+    shards = IntermediateShards([])
+    assert shards.places(3).tolist() == [-1] * 3
+    assert shards.facts(shards.places(3))["source_row"].null_count == 3

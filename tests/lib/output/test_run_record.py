@@ -1,19 +1,40 @@
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib.common.errors import UserError
-from lib.output.run_record import FILE, OWNED, claim
+from lib.output.run_record import FILE, OWNED, RunRecord, claim, read
+from lib.storage.folder import folder as as_folder
+from lib.storage.options import S3Options
 
 FINGERPRINT = {"model": "a@1", "limit": None, "images": ["/x"], "tasks": ("age", "gender")}
+STORAGE = S3Options("http://127.0.0.1:9000", "eu-central-1", "mine", requester_pays=True)
 
 
-def test_the_same_run_goes_on(tmp_path: Path) -> None:
+def record(fingerprint: Mapping[str, Any] = FINGERPRINT) -> RunRecord:
+    return RunRecord("jobs.score", fingerprint, STORAGE, {"name": "a"})
+
+
+def test_the_record_reads_back(tmp_path: Path) -> None:
+    claim(tmp_path, record())
+    expected = record({**FINGERPRINT, "tasks": ["age", "gender"]})
+    assert read(as_folder(tmp_path)) == expected
+
+
+def test_the_same_run_continues(tmp_path: Path) -> None:
     output = tmp_path / "deep" / "output"
-    claim(output, FINGERPRINT, {"fact": 1})
-    record = (output / FILE).read_text()
-    claim(output, dict(FINGERPRINT), {"fact": 2})
-    assert (output / FILE).read_text() == record
+    claim(output, record())
+    text = (output / FILE).read_text()
+    claim(output, record(dict(FINGERPRINT)))
+    assert (output / FILE).read_text() == text
+
+
+def test_a_run_may_continue_with_other_storage_options(tmp_path: Path) -> None:
+    claim(tmp_path, record())
+    claim(tmp_path, RunRecord("jobs.score", FINGERPRINT, S3Options(anonymous=True), {"name": "a"}))
+    assert read(as_folder(tmp_path)).storage == S3Options(anonymous=True)
 
 
 @pytest.mark.parametrize(
@@ -25,28 +46,34 @@ def test_the_same_run_goes_on(tmp_path: Path) -> None:
     ],
 )
 def test_another_run_is_refused(change: dict[str, object], complaint: str, tmp_path: Path) -> None:
-    claim(tmp_path, FINGERPRINT, {})
+    claim(tmp_path, record())
     with pytest.raises(UserError) as refusal:
-        claim(tmp_path, {**FINGERPRINT, **change}, {})
+        claim(tmp_path, record({**FINGERPRINT, **change}))
     assert complaint in str(refusal.value)
     assert str(tmp_path) in str(refusal.value)
+
+
+def test_a_run_of_another_job_is_refused(tmp_path: Path) -> None:
+    claim(tmp_path, RunRecord("jobs.prepare", FINGERPRINT))
+    with pytest.raises(UserError, match=r"is an output of jobs\.prepare; give another --output"):
+        claim(tmp_path, record())
 
 
 @pytest.mark.parametrize("folder", OWNED)
 def test_results_of_unknown_origin_are_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
     with pytest.raises(UserError, match="what made them is unknown"):
-        claim(tmp_path, FINGERPRINT, {})
+        claim(tmp_path, record())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])
 def test_a_damaged_record_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(UserError, match="is damaged"):
-        claim(tmp_path, FINGERPRINT, {})
+        claim(tmp_path, record())
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to --output"):
-        claim(tmp_path / "file" / "output", FINGERPRINT, {})
+        claim(tmp_path / "file" / "output", record())

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from jobs.report import EACH_ERROR, FACES, WITHOUT_FACE
-from lib.images import Limits, Picture
+from lib.images import Picture
 from lib.output.reader import Output
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.report import gallery as g
 from lib.report.label_statistics import tally
 from lib.report.page import Report, html
@@ -40,7 +40,7 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(jpeg(noise(1100, 1000)))
     crowd = [face(age=n % 100, box=(5 * n, 5 * n, 50, 50)) for n in range(150)]
     uri = str(tmp_path / name)
-    claim(tmp_path, {"images": ["x" * 4000] * 1000, "model": "m" * 200}, {})
+    claim(tmp_path, RunRecord("jobs.score", {"images": ["x" * 4000] * 1000, "model": "m" * 200}))
     rows = [
         *(row(n, uri, crowd) for n in range(FACES)),
         *(row(n, uri) for n in range(WITHOUT_FACE)),
@@ -53,7 +53,7 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     write_rows(tmp_path, rows)
     output = Output(str(tmp_path))
     one_of_each = {r["status"]: r for r in rows}
-    originals = g.Originals(output, rows, Limits())
+    originals = g.Originals(output, rows)
     shown = dict(zip(one_of_each, g.gallery([*one_of_each.values()], originals), strict=True))
     items = [dataclasses.replace(shown[r["status"]], row=r) for r in rows]
     assert sum(item.large is not None for item in items) == FACES + WITHOUT_FACE

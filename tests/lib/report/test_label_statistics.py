@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.output.reader import Output
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.report.charts import age_distribution, spread_ages
 from lib.report.gallery import rows_at
 from lib.report.label_statistics import Tally, tally
@@ -36,7 +36,7 @@ def random_rows(count: int) -> list[dict[str, object]]:
 
 
 def output_of(folder: Path, rows: list[dict[str, object]], files: int) -> Output:
-    claim(folder, {}, {})
+    claim(folder, RunRecord("jobs.score", {}))
     write_rows(folder, rows, files)
     return Output(str(folder))
 

@@ -1,8 +1,8 @@
 import pyarrow as pa
 
-from lib.datasets.ingest import FOUND
+from lib.datasets.cleaning import CLEANED, apply_metadata_rules, apply_rules
+from lib.datasets.ingest import IMAGE_FACTS
 from lib.datasets.labels import COLUMNS, SHARES, split_of
-from lib.datasets.outcomes import VERDICTS, judge, judge_metadata
 
 KEPT = None
 
@@ -18,15 +18,15 @@ def metadata(*rows: dict) -> pa.Table:
     )
 
 
-def found(*rows: dict | None) -> pa.Table:
+def image_facts(*rows: dict | None) -> pa.Table:
     good = {"width": 200, "height": 100}
-    nothing = dict.fromkeys(FOUND.names)
+    nothing = dict.fromkeys(IMAGE_FACTS.names)
     return pa.Table.from_pylist(
         [
             nothing if row is None else {"source_row": number, "sha256": f"{number}"} | good | row
             for number, row in enumerate(rows)
         ],
-        schema=FOUND,
+        schema=IMAGE_FACTS,
     )
 
 
@@ -35,9 +35,9 @@ def rules(count: int, **dropped: int) -> pa.StringArray:
     return pa.array([names.get(row) for row in range(count)], pa.string())
 
 
-def test_every_rule_in_its_turn() -> None:
+def test_rules_apply_in_order() -> None:
     rows = metadata({"age": None}, {}, {}, {}, {}, {"age": 31}, {"age": 80}, {"age": 90}, {})
-    images = found(
+    images = image_facts(
         None,
         None,
         {"width": None, "height": None, "error": "not an image", "rule": "unreadable_image"},
@@ -48,9 +48,9 @@ def test_every_rule_in_its_turn() -> None:
         {"sha256": "other"},
         {},
     )
-    judged = judge(rows, rules(9, impossible_age=0), images, SHARES)
-    assert judged.schema == VERDICTS
-    assert list(zip(judged["rule"].to_pylist(), judged["detail"].to_pylist(), strict=True)) == [
+    cleaned = apply_rules(rows, rules(9, impossible_age=0), images, SHARES)
+    assert cleaned.schema == CLEANED
+    assert list(zip(cleaned["rule"].to_pylist(), cleaned["detail"].to_pylist(), strict=True)) == [
         ("impossible_age", "age unknown"),
         ("missing_image", None),
         ("unreadable_image", "not an image"),
@@ -61,33 +61,33 @@ def test_every_rule_in_its_turn() -> None:
         ("duplicate_conflict", "same_as_row 6, age 90"),
         (KEPT, None),
     ]
-    splits = judged["split"].to_pylist()
+    splits = cleaned["split"].to_pylist()
     assert [split is None for split in splits] == [True] * 4 + [False] + [True] * 3 + [False]
     assert splits[4] == split_of("same")
 
 
-def test_a_row_that_is_dropped_already_is_nobodys_duplicate() -> None:
+def test_a_dropped_row_is_no_original_of_a_duplicate() -> None:
     rows = metadata({"age": 150}, {}, {})
-    images = found(None, {"sha256": "a"}, {"sha256": "a"})
-    judged = judge(rows, rules(3, impossible_age=0), images, SHARES)
-    assert judged["rule"].to_pylist() == ["impossible_age", KEPT, "duplicate"]
+    images = image_facts(None, {"sha256": "a"}, {"sha256": "a"})
+    cleaned = apply_rules(rows, rules(3, impossible_age=0), images, SHARES)
+    assert cleaned["rule"].to_pylist() == ["impossible_age", KEPT, "duplicate"]
 
 
 def test_a_person_is_in_one_split() -> None:
     people = [f"person {number % 50}" for number in range(500)]
     rows = metadata(*({"identity": person} for person in people))
-    judged = judge(rows, rules(500), found(*[{}] * 500), SHARES)
-    assert judged["split"].to_pylist() == [split_of(person) for person in people]
-    assert set(judged["split"].to_pylist()) == {"train", "val", "test"}
+    cleaned = apply_rules(rows, rules(500), image_facts(*[{}] * 500), SHARES)
+    assert cleaned["split"].to_pylist() == [split_of(person) for person in people]
+    assert set(cleaned["split"].to_pylist()) == {"train", "val", "test"}
 
 
 def test_nothing_is_kept() -> None:
-    judged = judge(metadata({}, {}), rules(2), found(None, None), SHARES)
-    assert judged["rule"].to_pylist() == ["missing_image"] * 2
-    assert judge(metadata(), rules(0), found(), SHARES).num_rows == 0
+    cleaned = apply_rules(metadata({}, {}), rules(2), image_facts(None, None), SHARES)
+    assert cleaned["rule"].to_pylist() == ["missing_image"] * 2
+    assert apply_rules(metadata(), rules(0), image_facts(), SHARES).num_rows == 0
 
 
-def test_metadata_alone() -> None:
-    judged = judge_metadata(metadata({"gender": None}, {}), rules(2, unknown_gender=0))
-    assert judged["rule"].to_pylist() == ["unknown_gender", KEPT]
-    assert judged["detail"].to_pylist() == ["gender unknown", None]
+def test_metadata_rules_alone() -> None:
+    cleaned = apply_metadata_rules(metadata({"gender": None}, {}), rules(2, unknown_gender=0))
+    assert cleaned["rule"].to_pylist() == ["unknown_gender", KEPT]
+    assert cleaned["detail"].to_pylist() == ["gender unknown", None]

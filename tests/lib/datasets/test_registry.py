@@ -1,9 +1,9 @@
-import json
 from pathlib import Path
 
 import pytest
 
-from lib.datasets.terms import source_of, terms_of
+from lib.datasets.registry import source_of, terms_of
+from lib.output.run_record import RunRecord, claim
 from lib.storage.folder import folder
 
 
@@ -17,7 +17,7 @@ from lib.storage.folder import folder
     ],
 )
 def test_terms_follow_the_data(source: str, name: str, terms: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"fingerprint": {"source": source}}))
+    claim(tmp_path, RunRecord("jobs.prepare", {"source": source}))
     assert name in source_of(folder(tmp_path / "faces"))
     assert terms in terms_of(folder(tmp_path / "faces"))
 

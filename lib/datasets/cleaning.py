@@ -1,4 +1,4 @@
-"""What becomes of every row of the metadata: a split, or the rule that drops it and why."""
+"""The cleaning of the metadata: every row gets a split, or the rule that drops it and why."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from lib.datasets.rules import (
     duplicate_rule,
 )
 
-VERDICTS = pa.schema(
+CLEANED = pa.schema(
     [
         *COLUMNS,
         ("width", pa.int32()),  # of the original image, upright, in pixels
@@ -25,21 +25,21 @@ VERDICTS = pa.schema(
         ("sha256", pa.string()),  # of the original bytes
         ("split", pa.string()),  # null: dropped
         ("rule", pa.string()),  # that drops the row; null: kept
-        ("detail", pa.string()),  # what the rule saw, for people; null: nothing to add
+        ("detail", pa.string()),  # the values that the rule compared, for people; null: none
     ]
 )
 
 _RULES = METADATA_RULES + IMAGE_RULES
-_SAW = {rule.name: rule.columns for rule in _RULES if rule.name != MISSING_IMAGE} | {
+_EXPLAINED_BY = {rule.name: rule.columns for rule in _RULES if rule.name != MISSING_IMAGE} | {
     "unreadable_image": ("error",),
     DUPLICATE: ("same_as_row",),
     DUPLICATE_CONFLICT: ("same_as_row", "age"),
 }
-"""Rule → the columns that explain why it drops a row; of a missing image there is no more to say."""
+"""Rule → the columns whose values explain why it drops a row; a missing image has none."""
 
 
-def judge_metadata(rows: pa.Table, rule: pa.StringArray) -> pa.Table:
-    """Put what the metadata rules say beside the rows.
+def apply_metadata_rules(rows: pa.Table, rule: pa.StringArray) -> pa.Table:
+    """Add the results of the metadata rules to the rows.
 
     Args:
         rows: (n) with the columns of the source.
@@ -48,47 +48,47 @@ def judge_metadata(rows: pa.Table, rule: pa.StringArray) -> pa.Table:
     Returns:
         (n) the labelled columns, rule and detail.
     """
-    judged = rows.append_column("rule", rule)
-    return judged.append_column("detail", _details(judged)).select(
+    cleaned = rows.append_column("rule", rule)
+    return cleaned.append_column("detail", _details(cleaned)).select(
         [*COLUMNS.names, "rule", "detail"]
     )
 
 
-def judge(
-    rows: pa.Table, metadata_rule: pa.StringArray, found: pa.Table, shares: Sequence[float]
+def apply_rules(
+    rows: pa.Table, metadata_rule: pa.StringArray, images: pa.Table, shares: Sequence[float]
 ) -> pa.Table:
-    """Decide about every row, once all that can be known of its image is known.
+    """Apply all rules to every row, given the facts about its image.
 
     Args:
         rows: (n) with the columns of the source, in its order.
         metadata_rule: (n,) names of the metadata rules that apply, null where none does.
-        found: (n) with the columns `staging.FOUND`: the image of each row; all null where there is
-            none.
+        images: (n) with the schema `ingest.IMAGE_FACTS`: the image of each row; all null where there
+            is none.
         shares: of train, val and test.
 
     Returns:
-        (n) with the schema `VERDICTS`.
+        (n) with the schema `CLEANED`.
     """
-    missing = pc.if_else(pc.is_null(found["source_row"]), MISSING_IMAGE, None)
-    rule = pc.coalesce(metadata_rule, found["rule"], missing).combine_chunks()
+    missing = pc.if_else(pc.is_null(images["source_row"]), MISSING_IMAGE, None)
+    rule = pc.coalesce(metadata_rule, images["rule"], missing).combine_chunks()
     left = np.flatnonzero(rule.is_null())
-    sha256 = found["sha256"].combine_chunks()
+    sha256 = images["sha256"].combine_chunks()
     age = rows["age"].combine_chunks()
     rule = pc.replace_with_mask(
         rule, rule.is_null(), duplicate_rule(sha256.take(left), age.take(left))
     )
-    judged = rows
+    cleaned = rows
     for name, column in [
-        ("width", found["width"]),
-        ("height", found["height"]),
+        ("width", images["width"]),
+        ("height", images["height"]),
         ("sha256", sha256),
-        ("error", found["error"]),
+        ("error", images["error"]),
         ("rule", rule),
         ("split", _splits(rule, rows["identity"], sha256, shares)),
         ("same_as_row", _first_rows(sha256, left)),
     ]:
-        judged = judged.append_column(name, column)
-    return judged.append_column("detail", _details(judged)).select(VERDICTS.names)
+        cleaned = cleaned.append_column(name, column)
+    return cleaned.append_column("detail", _details(cleaned)).select(CLEANED.names)
 
 
 def _splits(
@@ -110,18 +110,18 @@ def _first_rows(sha256: pa.StringArray, left: NDArray[np.int64]) -> pa.Int64Arra
     return pa.array(rows, mask=rows < 0)
 
 
-def _details(judged: pa.Table) -> pa.StringArray:
-    """What each rule saw in the rows that it drops."""
-    details = np.full(judged.num_rows, None, object)
-    for rule, columns in _SAW.items():
-        dropped = np.flatnonzero(pc.equal(judged["rule"], rule).fill_null(False))
+def _details(cleaned: pa.Table) -> pa.StringArray:
+    """The values for which each rule drops its rows."""
+    details = np.full(cleaned.num_rows, None, object)
+    for rule, columns in _EXPLAINED_BY.items():
+        dropped = np.flatnonzero(pc.equal(cleaned["rule"], rule).fill_null(False))
         if len(dropped):
-            details[dropped] = _texts(judged.select(columns).take(dropped))
+            details[dropped] = _texts(cleaned.select(columns).take(dropped))
     return pa.array(details, pa.string())
 
 
 def _texts(table: pa.Table) -> list[str]:
-    """Each row as `column value, column value`; an error says enough without the column's name."""
+    """Each row as `column value, column value`; an error without the column's name."""
     values = [column.cast(pa.string()).fill_null("unknown") for column in table.columns]
     if table.column_names == ["error"]:
         return values[0].to_pylist()
