@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import tyro
@@ -197,21 +197,10 @@ def run_tasks(ingest: Ingest, shards: Sequence[ImageShard]) -> Iterator[IngestRe
     if not shards:
         return
     # Ray takes seconds to import, so wrong options are refused before.
-    from lib.scoring import engine  # isort: skip
-    import ray.data
-
-    def task(row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return {"outcome": ingest(row["item"])}
-        except OSError as error:
-            return {"outcome": error}
+    from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster():
-        items = ray.data.from_items(list(shards), override_num_blocks=len(shards))
-        for row in items.map(task, num_cpus=1).iter_rows():
-            if isinstance(row["outcome"], OSError):
-                raise UserError(f"the images cannot be read or stored: {row['outcome']}")
-            yield row["outcome"]
+        yield from engine.tasks(ingest, shards, "the images cannot be read or stored")
 
 
 def write_rows(

@@ -16,7 +16,6 @@ from lib.common import logs
 from lib.common import options as command_line
 from lib.common.errors import UserError
 from lib.common.progress import Progress
-from lib.common.telemetry import RunMetrics
 from lib.faces.registry import (
     DEFAULT_DETECTOR,
     DETECTOR_HELP,
@@ -35,6 +34,7 @@ from lib.scoring.placement import Growth, Layout, Placement, Size
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
+from lib.scoring.telemetry import RunMetrics
 from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.storage.options import TIMEOUT_SECONDS, S3Option, S3Options
 from lib.storage.uris import local_uri

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -86,7 +86,7 @@ class Summary:
     def write(self, output: Path | Folder) -> None:
         """Write `summary.json` into the output."""
         facts = {
-            **asdict(self),
+            **vars(self),
             "error_rate": self.error_rate,
             "images_per_second": self.images_per_second,
         }

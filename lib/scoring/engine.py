@@ -6,8 +6,8 @@ import os
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 # Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
 # pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
@@ -24,8 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lib.common.errors import UserError
 from lib.common.native_output import native_errors_hidden
-from lib.common.telemetry import STAGE_SECONDS
+from lib.scoring.telemetry import STAGE_SECONDS
 from lib.storage.folder import Folder
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -94,6 +96,34 @@ class _NothingToDrop(CheckpointManager):
 
     def load_checkpoint(self, *_: Any) -> tuple[None, int]:
         return None, 0
+
+
+def tasks(work: Callable[[Item], Result], items: Sequence[Item], problem: str) -> Iterator[Result]:
+    """Do some work in tasks of Ray Data, as many at a time as there are CPUs.
+
+    Args:
+        work: from an item to its result.
+        items: at least one.
+        problem: what an `OSError` of the work means to the user.
+
+    Yields:
+        The results, in any order.
+
+    Raises:
+        UserError: the problem, and its reason.
+    """
+
+    def task(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"outcome": work(row["item"])}
+        except OSError as error:
+            return {"outcome": error}
+
+    rows = ray.data.from_items(list(items), override_num_blocks=len(items))
+    for row in rows.map(task, num_cpus=1).iter_rows():
+        if isinstance(row["outcome"], OSError):
+            raise UserError(f"{problem}: {row['outcome']}")
+        yield row["outcome"]
 
 
 def pool(least: int, most: int) -> ray.data.ActorPoolStrategy:
