@@ -27,7 +27,8 @@ from lib.common.native_output import native_errors_hidden
 from lib.scoring.telemetry import STAGE_SECONDS
 from lib.storage.folder import Folder
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
