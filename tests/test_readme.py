@@ -20,6 +20,8 @@ from tests.s3_server import S3Server
 from tests.stand_in import REAL
 from tests.vgg_face_files import write_published
 
+PAGES = ("README.md", "docs/sources.md", "docs/training.md")
+"""Pages whose commands run, in this order."""
 README = (PROJECT / "README.md").read_text("utf-8")
 PROGRAMS = ("python", "make", "ray")
 CHIPS = 60
@@ -27,7 +29,8 @@ CHIPS = 60
 
 def blocks() -> list[str]:
     """The blocks of commands; the other kind shows a folder."""
-    found = re.findall(r"^```(?:sh)?\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    text = "".join((PROJECT / page).read_text("utf-8") for page in PAGES)
+    found = re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [block for block in found if not block.startswith("OUTPUT/")]
 
 
@@ -97,8 +100,8 @@ def test_every_block_of_commands_works(
 ) -> None:
     commands = blocks()
     assert len(commands) >= 5
-    # What asks for labels is put behind what makes them, wherever the README has it.
-    commands.sort(key=lambda block: "read_parquet" in block)
+    # Queries come behind what makes the labels, wherever the README has them.
+    commands.sort(key=lambda block: "read_parquet" in block or "query_labels" in block)
     environment = {
         **head.environment,
         **buckets,
@@ -124,7 +127,7 @@ def test_every_block_of_commands_works(
     assert str(statuses[0]["counts"]) in done.stdout
     people = pq.read_table(data / "labels-of-people" / "labels").to_pylist()
     assert {row["person_id"]: row["status"] for row in people} == {"7": "ok", "8": "not_found"}
-    assert done.stdout.count("checked: jobs.train") == 2
+    assert done.stdout.count("checked: jobs.train") == 3
     assert "-m jobs.score --images" in done.stdout  # the recipe of `make score`
     assert (data / "report.html").stat().st_size > 100_000
     assert len(list((data / "report-pictures").iterdir())) == 7
@@ -133,6 +136,9 @@ def test_every_block_of_commands_works(
     assert f"{ROUND} rows" in done.stdout
     assert (data / "evaluation" / "metrics.json").exists()
     assert (data / "vgg" / "card.json").exists()
+    assert len(pq.read_table(data / "labels-of-dataset")) == 1
+    assert "face.jpg: 4" in done.stdout  # the age of the portrait
+    assert "years_of_interval" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["python -m jobs.train --dat x", "python setup.py", "ray up"])
@@ -143,6 +149,10 @@ def test_a_wrong_command_would_be_noticed(command: str, programs: Path) -> None:
         ["bash", "-c", command], cwd=PROJECT, env=environment, capture_output=True, check=False
     )
     assert done.returncode != 0
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_what_it_names_is_there() -> None:
