@@ -1,7 +1,7 @@
 """Listings of folders, local and in object storage, in the order of the names.
 
-A listing can begin behind any file, so it can be resumed. Symbolic links are not followed: a link may lead
-to a file that is listed already, out of the archive, or in a circle. A source that is a link is followed.
+A listing can begin behind any file, so it can be resumed. Symbolic links are not followed: a link may
+lead to a listed file, out of the archive, or in a circle. A source that is a link is followed.
 """
 
 # A Path for each of millions of files would take longer than the listing:

@@ -1,9 +1,9 @@
 """Members of a tar read in place, by byte ranges that several tasks can read independently.
 
 A range begins anywhere. Its reader looks for the next header (512-byte aligned, magic `ustar`, correct
-checksum) and follows the chain of headers from there for `_TRUST` bytes. If that chain is sound, the range
-is read from it. If it breaks (the header belongs to a tar inside the tar, or the archive is damaged), the
-chain is followed from the beginning of the archive instead, which is slower and always correct.
+checksum) and follows the chain of headers from there for `_TRUST` bytes. If that chain is sound, the
+range is read from it. If it breaks (the header belongs to a tar inside the tar, or the archive is
+damaged), the chain is followed from the beginning of the archive, which is slower and always correct.
 
 Limitation: a tar inside the tar that extends more than `_TRUST` bytes behind the beginning of a range, or
 lacks its end mark. Its members count as members of the archive until, in the first case, its end raises
@@ -52,9 +52,7 @@ class TarError(UserError):
     """
 
     def __init__(self, reason: str, offset: int) -> None:
-        super().__init__(
-            reason, offset
-        )  # the arguments of the constructor, so that the error can be pickled
+        super().__init__(reason, offset)  # the arguments, so that the error can be pickled
         self.reason = reason
         self.offset = offset
 
@@ -252,7 +250,9 @@ def _header(archive: _Archive, position: int) -> _Header:
         raise TarError(f"a header is damaged ({error})", position) from None
     if info.size < 0:
         raise TarError("a header has a negative size", position)
-    return _Header(position, block[156:157], info.name, info.size)
+    # GNU tars have other fields where POSIX has the prefix of the name.
+    name = info.name if block.startswith(b"ustar\0", _MAGIC_PLACE) else _text(block[:100])
+    return _Header(position, info.type, name, info.size)
 
 
 def _text(field: bytes) -> str:
