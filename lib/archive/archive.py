@@ -1,4 +1,4 @@
-"""What there is to label: every image of folders, buckets, tars and tables, in order."""
+"""The images of folders, buckets, tars and tables, listed in a fixed order."""
 
 # ruff: noqa: PTH100, PTH110, PTH112, PTH116 - as in lib/archive/listing.py
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from lib.archive.entry import SUFFIXES, TABLES, TAR, Entry, File, Skip, is_image, suffix_of
-from lib.archive.listing import ArrowTree, LocalTree, S3Tree
+from lib.archive.listing import ArrowListing, LocalListing, S3Listing
 from lib.archive.tables import Table
 from lib.archive.tar_ranges import ranges
 from lib.common.errors import UserError
@@ -26,9 +26,9 @@ from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, s
 
 RANGES_AT_A_TIME = 8
 ATTEMPTS_AT_THE_START = 3
-"""Whoever gave a wrong address shall know soon."""
+"""Few, so that a wrong address is reported soon."""
 MOST_AHEAD = 10_000
-"""Files that are held back while a tar before them is still being listed."""
+"""Entries that may wait for a tar before them to be listed."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -36,7 +36,7 @@ _FILES = (*SUFFIXES, TAR, *TABLES)
 
 
 class Position(NamedTuple):
-    """How far a listing has come.
+    """Progress of a listing.
 
     Attributes:
         source: number of the source.
@@ -52,26 +52,33 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _One:
+class _SingleFile:
     """A source that is a single file."""
 
     file: File
 
     def files(self, after: str | None = None) -> Iterator[File | Skip]:
-        """The file."""
+        """The file, unless it is already listed."""
         if after is None:
             yield self.file
 
 
-Tree = LocalTree | S3Tree | ArrowTree | _One
+Listing = LocalListing | S3Listing | ArrowListing | _SingleFile
 
 
 class _Listed(NamedTuple):
-    """What has been found, the file it is in, and where there; None: it is the whole file."""
+    """An image or a skipped file, the file that holds it, and its place there; None: the whole file."""
 
     file: str
     place: int | None
-    what: Entry | Skip
+    found: Entry | Skip
+
+
+class _Pending(NamedTuple):
+    """The images of a range of a tar, which a thread is listing."""
+
+    tar: str
+    images: Future[list[Entry | Skip]]
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,10 @@ class Archive:
     """The images of one or more sources, to be iterated over once.
 
     Attributes:
-        skipped: What was passed over so far, counted by reason: "other file type", "symbolic link",
+        skipped: Number of skipped files so far by reason: "other file type", "symbolic link",
             "not a regular file", "unreadable" (files or whole folders; each of these is logged).
         position: Behind the last image that was given.
-        known: Gives the images of a tar that an earlier listing has found, if it is still the same;
-            None reads it.
+        known: Gives the images of a tar from an earlier listing if the tar is unchanged, else None.
     """
 
     known: Callable[[File], Sequence[Entry] | None] | None = None
@@ -111,8 +117,8 @@ class Archive:
 
         Args:
             sources: Folders and prefixes, which are searched recursively for images, tars and Parquet;
-                single images, tars and tables. Paths or URIs. Of folders what lies in several is
-                listed once.
+                single images, tars and tables. Paths or URIs. A source
+                within another one is listed once.
             limit: Stop after so many images.
             reading: How to read them.
 
@@ -124,7 +130,7 @@ class Archive:
         self._sources = sources
         self._limit = limit
         self._reading = reading or Reading()
-        self._trees = _outermost([self._open(source) for source in sources])
+        self._listings = _outermost([self._open(source) for source in sources])
 
     def __iter__(self) -> Iterator[Entry]:
         """List the images.
@@ -151,12 +157,12 @@ class Archive:
         return islice(self._behind(position), left)
 
     def _behind(self, position: Position) -> Iterator[Entry]:
-        for number in range(position.source, len(self._trees)):
+        for number in range(position.source, len(self._listings)):
             start = position if number == position.source else Position(number)
             done, current = start.done, start.part
-            for file, place, what in self._listed(start):
-                if isinstance(what, Skip):
-                    self.skipped[what.reason] += 1
+            for file, place, found in self._listed(start):
+                if isinstance(found, Skip):
+                    self.skipped[found.reason] += 1
                     continue
                 if file != current:
                     done, current = current or done, file
@@ -164,36 +170,47 @@ class Archive:
                     self.position = Position(number, file)
                 else:
                     self.position = Position(number, done, file, place)
-                yield what
+                yield found
 
     def _listed(self, start: Position) -> Iterator[_Listed]:
-        """Everything of one source, in order; the ranges of tars are read side by side, ahead."""
+        """Everything of one source, in order; several ranges of tars are listed at the same time."""
+        waiting: deque[_Listed | _Pending] = deque()
+        ranges_ahead = 0
         with ThreadPoolExecutor(RANGES_AT_A_TIME, "tars") as threads:
-            ahead = _Ahead(start)
-            for item in self._trees[start.source].files(start.done):
-                if isinstance(item, Skip):
-                    yield from ahead.append(_Listed("", None, item))
-                elif not is_image(item.uri) and not self._reading.unpack:
-                    yield from ahead.append(_Listed("", None, Skip("other file type")))
-                elif self.known and (entries := self.known(item)) is not None:
-                    for entry in entries:
-                        yield from ahead.append(_Listed(item.uri, entry.offset, entry))
-                elif suffix_of(item.uri) == TAR:
-                    for part in ranges(item, self._reading.s3):
-                        yield from ahead.expect(item.uri, threads.submit(part.entries))
-                elif suffix_of(item.uri) in TABLES:
-                    yield from ahead.rest()
-                    yield from self._rows(item, start)
-                else:
-                    image = Entry(item.uri, item.size, item.etag)
-                    yield from ahead.append(_Listed(item.uri, None, image))
-            yield from ahead.rest()
+            for item in self._items(start, threads):
+                waiting.append(item)
+                ranges_ahead += isinstance(item, _Pending)
+                while waiting and (
+                    isinstance(waiting[0], _Listed)
+                    or ranges_ahead > RANGES_AT_A_TIME
+                    or len(waiting) > MOST_AHEAD
+                ):
+                    ranges_ahead -= isinstance(waiting[0], _Pending)
+                    yield from _wait_for(waiting.popleft(), start)
+            for item in waiting:
+                yield from _wait_for(item, start)
+
+    def _items(self, start: Position, threads: ThreadPoolExecutor) -> Iterator[_Listed | _Pending]:
+        for file in self._listings[start.source].files(start.done):
+            if isinstance(file, Skip):
+                yield _Listed("", None, file)
+            elif not is_image(file.uri) and not self._reading.unpack:
+                yield _Listed("", None, Skip("other file type"))
+            elif self.known and (entries := self.known(file)) is not None:
+                yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
+            elif suffix_of(file.uri) == TAR:
+                for part in ranges(file, self._reading.s3):
+                    yield _Pending(file.uri, threads.submit(part.entries))
+            elif suffix_of(file.uri) in TABLES:
+                yield from self._rows(file, start)
+            else:
+                yield _Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
 
     def _rows(self, file: File, start: Position) -> Iterator[_Listed]:
         table = self._table(file)
-        alone = isinstance(self._trees[start.source], _One)
+        alone = isinstance(self._listings[start.source], _SingleFile)
         if not alone and self._reading.column is None and not table.holds_images():
-            # What names images here is likely about those beside it.
+            # A table of names in a folder most likely describes the images beside it.
             yield _Listed(file.uri, None, Skip("Parquet without images"))
             return
         first = start.place + 1 if file.uri == start.part else 0
@@ -208,8 +225,8 @@ class Archive:
         """
         if not self._reading.carry:
             return []
-        for tree in self._trees:
-            for file in tree.files():
+        for listing in self._listings:
+            for file in listing.files():
                 if isinstance(file, File) and suffix_of(file.uri) in TABLES:
                     return self._table(file).carried()
         raise UserError(
@@ -220,7 +237,7 @@ class Archive:
     def _table(self, file: File) -> Table:
         return Table(file, self._reading.column, self._reading.carry, self._reading.s3)
 
-    def _open(self, source: str) -> Tree:
+    def _open(self, source: str) -> Listing:
         scheme = check_scheme(source, "source")
         if source.lower().endswith(_COMPRESSED):
             raise UserError(
@@ -229,19 +246,19 @@ class Archive:
         if scheme == "s3":
             return self._open_s3(source)
         if scheme:
-            return ArrowTree(source.rstrip("/"))
+            return ArrowListing(source.rstrip("/"))
         return _open_local(source)
 
-    def _open_s3(self, source: str) -> Tree:
+    def _open_s3(self, source: str) -> Listing:
         bucket, key = bucket_and_key(source)
         client = s3.client(self._reading.s3, ATTEMPTS_AT_THE_START)
         try:
             if suffix_of(source) in _FILES:
-                return _One(File(source, *client.size(bucket, key)))
+                return _SingleFile(File(source, *client.size(bucket, key)))
             as_folder = key if not key or key.endswith("/") else f"{key}/"
             for prefix in dict.fromkeys((as_folder, key)):
                 if next(client.pages(bucket, prefix)):
-                    return S3Tree(f"{S3_SCHEME}{bucket}/{prefix}", self._reading.s3)
+                    return S3Listing(f"{S3_SCHEME}{bucket}/{prefix}", self._reading.s3)
         except S3Error as error:
             raise UserError(f"cannot read {source!r}: {error}") from None
         raise UserError(f"there is nothing at {source!r}; check its spelling")
@@ -253,53 +270,18 @@ class Archive:
         return f"no image in {sources} (passed over: {skipped or 'nothing'}); images end in {names}"
 
 
-class _Ahead:
-    """What has been found behind tars that are still being listed; given in order."""
-
-    def __init__(self, start: Position) -> None:
-        self._start = start
-        self._waiting: deque[_Listed | tuple[str, Future[list[Entry | Skip]]]] = deque()
-        self._ranges = 0
-
-    def append(self, item: _Listed) -> Iterator[_Listed]:
-        """Add something; gives what is ready."""
-        self._waiting.append(item)
-        return self._ready(RANGES_AT_A_TIME)
-
-    def expect(self, tar: str, images: "Future[list[Entry | Skip]]") -> Iterator[_Listed]:
-        """Add the images of a range; gives what is ready."""
-        self._waiting.append((tar, images))
-        self._ranges += 1
-        return self._ready(RANGES_AT_A_TIME)
-
-    def rest(self) -> Iterator[_Listed]:
-        """Wait for everything."""
-        return self._ready(0)
-
-    def _ready(self, ranges: int) -> Iterator[_Listed]:
-        while self._waiting and (
-            isinstance(self._waiting[0], _Listed)
-            or self._ranges > ranges
-            or len(self._waiting) > MOST_AHEAD
-            or ranges == 0
-        ):
-            first = self._waiting.popleft()
-            if isinstance(first, _Listed):
-                yield first
-            else:
-                self._ranges -= 1
-                yield from self._images(*first)
-
-    def _images(self, tar: str, images: "Future[list[Entry | Skip]]") -> Iterator[_Listed]:
-        resumed = tar == self._start.part
-        for what in images.result():
-            place = what.offset if isinstance(what, Entry) else None
-            if resumed and (place is None or place <= self._start.place):
-                continue
-            yield _Listed(tar, place, what)
+def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
+    """The item, or the images of a range as soon as it is listed; those before `start` left out."""
+    if isinstance(item, _Listed):
+        yield item
+        return
+    for found in item.images.result():
+        place = found.offset if isinstance(found, Entry) else None
+        if item.tar != start.part or (place is not None and place > start.place):
+            yield _Listed(item.tar, place, found)
 
 
-def _open_local(source: str) -> Tree:
+def _open_local(source: str) -> Listing:
     path = os.path.abspath(local_path(source))
     if not os.path.exists(path):
         raise UserError(f"no such folder or file: {source!r}; check the spelling of the path")
@@ -312,31 +294,26 @@ def _open_local(source: str) -> Tree:
     if not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK, effective_ids=True):
         raise UserError(f"no permission to read {source!r}; check its owner and mode")
     if is_folder:
-        return LocalTree(path)
+        return LocalListing(path)
     info = os.stat(path)
-    return _One(File(local_uri(path), info.st_size, local_etag(info)))
+    return _SingleFile(File(local_uri(path), info.st_size, local_etag(info)))
 
 
-def _outermost(trees: list[Tree]) -> list[Tree]:
-    """The sources without those that lie within another one or repeat it."""
-    places: dict[str, Tree] = {}
-    for tree in trees:
-        places.setdefault(_place(tree), tree)
+def _outermost(listings: list[Listing]) -> list[Listing]:
+    """The sources without those that repeat another one or lie within it."""
+    places: dict[str, Listing] = {}
+    for listing in listings:
+        places.setdefault(_place(listing), listing)
+    folders = [place for place, found in places.items() if not isinstance(found, _SingleFile)]
     return [
-        tree
-        for place, tree in places.items()
-        if not any(_lies_in(place, other, places[other]) for other in places)
+        listing
+        for place, listing in places.items()
+        if not any(place != f and place.startswith(f"{f.rstrip('/')}/") for f in folders)
     ]
 
 
-def _place(tree: Tree) -> str:
-    if isinstance(tree, LocalTree):
-        return os.path.realpath(tree.root)
-    uri = tree.file.uri if isinstance(tree, _One) else tree.uri
+def _place(listing: Listing) -> str:
+    if isinstance(listing, LocalListing):
+        return os.path.realpath(listing.root)
+    uri = listing.file.uri if isinstance(listing, _SingleFile) else listing.uri
     return uri if scheme_of(uri) else os.path.realpath(local_path(uri))
-
-
-def _lies_in(place: str, other: str, tree: Tree) -> bool:
-    if place == other or isinstance(tree, _One):
-        return False
-    return place.startswith(other if other.endswith("/") else f"{other}/")

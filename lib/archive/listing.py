@@ -1,8 +1,7 @@
-"""Folders, local and in object storage → the files in them, in order.
+"""Listings of folders, local and in object storage, in the order of the names.
 
-The order is that of the names, and a listing can begin behind any file: so it can be resumed. No symbolic
-link is followed: a link would make a file count twice, lead out of the archive, or round in circles. A
-source that is a link is followed.
+A listing can begin behind any file, so it can be resumed. Symbolic links are not followed: a link may
+lead to a listed file, out of the archive, or in a circle. A source that is a link is followed.
 """
 
 # A Path for each of millions of files would take longer than the listing:
@@ -32,26 +31,23 @@ from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, s
 
 PREFIXES_AT_A_TIME = 16
 MOST_AHEAD = 10_000
-"""Keys that wait for what lies in a folder before them."""
+"""Keys that may wait for a folder before them."""
 PAGES_AHEAD = 4
-"""Pages of a thousand keys that each prefix may be listed ahead of what has been taken."""
+"""Pages of a thousand keys that wait in the queue of each prefix."""
 MOST_PREFIXES = 500
-"""Above that, folders are so many that a request for each would be dearer than one listing of all."""
+"""With more folders, a request for each would cost more than one listing of all keys."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LocalTree:
-    """A local folder, or one file.
-
-    Memory grows with the largest single folder, not with the archive.
-    """
+class LocalListing:
+    """A local folder. Memory grows with its largest single folder, not with the archive."""
 
     root: str
 
     def files(self, after: str | None = None) -> Iterator[File | Skip]:
-        """Depth first, each folder by its sorted names; no recursion, for folders nest deep.
+        """Depth first, each folder by its sorted names; without recursion, because folders nest deep.
 
         Args:
             after: uri of a file; only what comes behind it.
@@ -91,7 +87,7 @@ def _children(folder: str) -> Iterator[str]:
 
 
 def why_skipped(path: str, mode: int) -> str | None:
-    """Why a local file is no part of the archive; None if it is."""
+    """The reason to skip a local file; None for images and files of images."""
     if stat.S_ISLNK(mode):
         return "symbolic link"
     if not holds_images(path):
@@ -105,8 +101,8 @@ def holds_images(uri: str) -> bool:
 
 
 @dataclass(frozen=True)
-class S3Tree:
-    """A prefix of keys in a bucket. Its folders are listed side by side, and taken in order."""
+class S3Listing:
+    """A prefix of keys in a bucket. Its folders are listed in parallel and yielded in order."""
 
     uri: str
     options: S3Options
@@ -131,7 +127,7 @@ class S3Tree:
 
 def _as_file(bucket: str, item: Object) -> Iterator[File | Skip]:
     if item.key.endswith("/"):
-        return  # what some programs make for a folder
+        return  # some programs create such an object for a folder
     if holds_images(item.key):
         yield File(f"{S3_SCHEME}{bucket}/{item.key}", item.size, item.etag)
     else:
@@ -145,7 +141,7 @@ def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[O
         for page in client.pages(bucket, prefix, behind):
             yield from (item for item in page if isinstance(item, Object))
         return
-    with _Listings(client, bucket) as listings:
+    with _Prefixes(client, bucket) as prefixes:
         ahead: deque[Object | Iterator[Object]] = deque()
         folders = 0  # among them
         while True:
@@ -159,7 +155,7 @@ def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[O
                     ahead.append(item)
                 elif item.key.encode() > behind.encode() or behind.startswith(item.key):
                     after = behind if behind.startswith(item.key) else ""
-                    ahead.append(listings.start(item.key, after))
+                    ahead.append(prefixes.start(item.key, after))
                     folders += 1
                 while folders >= PREFIXES_AT_A_TIME or len(ahead) > MOST_AHEAD:
                     folders -= not isinstance(ahead[0], Object)
@@ -180,8 +176,8 @@ def _take(ahead: "deque[Object | Iterator[Object]]") -> Iterator[Object]:
         yield from first
 
 
-class _Listings:
-    """Prefixes that are being listed, each by a thread, never far ahead of what is taken."""
+class _Prefixes:
+    """Lists prefixes in threads, each at most `PAGES_AHEAD` pages ahead of its reader."""
 
     def __init__(self, client: s3.S3, bucket: str) -> None:
         self._client, self._bucket = client, bucket
@@ -189,18 +185,18 @@ class _Listings:
         self._stop = Event()
         self._queues: list[Queue[list[Object] | Exception | None]] = []
 
-    def __enter__(self) -> "_Listings":
+    def __enter__(self) -> "_Prefixes":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         for queue in self._queues:
-            while not queue.empty():  # a thread may be waiting for room
+            while not queue.empty():  # a thread may be blocked by a full queue
                 queue.get_nowait()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def start(self, prefix: str, after: str) -> Iterator[Object]:
-        """Begin to list a prefix; to be taken later."""
+        """Start to list a prefix; gives its objects."""
         pages: Queue[list[Object] | Exception | None] = Queue(PAGES_AHEAD)
         self._queues.append(pages)
         self._threads.submit(self._list, prefix, after, pages)
@@ -215,7 +211,7 @@ class _Listings:
                 if self._stop.is_set():
                     return
             pages.put(None)
-        except Exception as error:  # whatever it is, it belongs to who takes the pages
+        except Exception as error:  # raised again in the reader
             pages.put(error)
 
     def _taken(self, pages: "Queue[list[Object] | Exception | None]") -> Iterator[Object]:
@@ -227,7 +223,7 @@ class _Listings:
 
 
 @dataclass(frozen=True)
-class ArrowTree:
+class ArrowListing:
     """A folder in a storage that pyarrow reads: `gs://`, `az://`."""
 
     uri: str

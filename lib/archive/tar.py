@@ -1,14 +1,13 @@
-"""Members of a tar read in place, by byte ranges that several tasks can take independently.
+"""Members of a tar read in place, by byte ranges that several tasks can read independently.
 
-A range begins anywhere. Its reader looks for the next header (512-byte aligned, magic `ustar`, the
-right checksum) and follows the chain of headers from there for `_TRUST` bytes. If that chain is
-sound the range is read from it; if it breaks (the header belonged to a tar inside the tar, or the
-archive is damaged) the chain is followed from the beginning of the archive instead, which is slower
-and always right.
+A range begins anywhere. Its reader looks for the next header (512-byte aligned, magic `ustar`, correct
+checksum) and follows the chain of headers from there for `_TRUST` bytes. If that chain is sound, the
+range is read from it. If it breaks (the header belongs to a tar inside the tar, or the archive is
+damaged), the chain is followed from the beginning of the archive, which is slower and always correct.
 
-What remains is a tar inside the tar of which more than `_TRUST` bytes lie behind the beginning of a
-range, or which lacks its end mark: its members are taken for the archive's own, until, in the first
-case, its end is reached and `TarError` raised. Read such an archive as a single range.
+Limitation: a tar inside the tar that extends more than `_TRUST` bytes behind the beginning of a range, or
+lacks its end mark. Its members count as members of the archive until, in the first case, its end raises
+`TarError`. Read such an archive as a single range.
 
 The format: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
 """
@@ -16,6 +15,7 @@ The format: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basi
 import io
 import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
@@ -26,14 +26,15 @@ CHUNK = 8 << 20
 """Bytes that `buffered` fetches at once."""
 
 _BLOCK = 512
-_TRUST = 16 << 20  # bytes over which a chain of headers must hold before it is believed
-_LONGEST_EXTENSION = 1 << 20  # bytes of an extended header: a path and some numbers need far less
+_TRUST = 16 << 20  # bytes over which a chain of headers must be sound
+_LONGEST_EXTENSION = (
+    1 << 20
+)  # bytes of an extended header, far more than a path and some numbers need
 
-_SCAN = 1 << 20  # bytes looked through at once for a header
+_SCAN = 1 << 20  # bytes that are searched for a header at once
 
 _MAGIC_PLACE = 257
 _MAGIC = b"ustar"
-_POSIX_MAGIC = b"ustar\0"  # GNU has spaces behind it, and other things where POSIX has the prefix
 
 _REGULAR = b"0\x007"
 _WITHOUT_DATA = b"123456"  # links, devices, folders, pipes: whatever their size field says
@@ -51,7 +52,7 @@ class TarError(UserError):
     """
 
     def __init__(self, reason: str, offset: int) -> None:
-        super().__init__(reason, offset)  # as they are, so that a worker can pickle the error
+        super().__init__(reason, offset)  # the arguments, so that the error can be pickled
         self.reason = reason
         self.offset = offset
 
@@ -68,10 +69,10 @@ class Member(NamedTuple):
 
 
 def buffered(file: io.RawIOBase) -> io.BufferedReader:
-    """Wrap an unbuffered file, such as a `pyarrow.NativeFile`, so that it is fetched in big chunks.
+    """Wrap an unbuffered file, such as a `pyarrow.NativeFile`, so that it is fetched in large chunks.
 
-    Give it to `iter_members`, and read each member from it before asking for the next: header and
-    content then come from the same chunk, and each chunk is fetched once.
+    Read each member before asking `iter_members` for the next one: header and content then come from
+    the same chunk, and each chunk is fetched once.
     """
     return io.BufferedReader(file, CHUNK)
 
@@ -92,7 +93,7 @@ def iter_members(file: BinaryIO, start: int = 0, end: int | None = None) -> Iter
             mark, goes on behind it, or holds a sparse file.
     """
     archive = _Archive(file)
-    # The last range looks for the end mark too, wherever that should be in a tar that is cut off.
+    # The last range also checks the end mark, which a truncated tar lacks.
     stop = end if end is not None and end < archive.length else sys.maxsize
     first = _synchronise(archive, start, stop)
     if first is None:
@@ -143,7 +144,7 @@ class _Header:
 def _synchronise(archive: _Archive, start: int, stop: int) -> int | None:
     """Find a header from which the members in [start, stop) can be reached; None: there are none.
 
-    The search begins so far before `start` that an extended header there is not missed.
+    The search begins early enough before `start` to find an extended header there.
     """
     begin = max(0, start - _LONGEST_EXTENSION) // _BLOCK * _BLOCK
     if begin == 0:
@@ -244,40 +245,18 @@ def _header(archive: _Archive, position: int) -> _Header:
     if not block.startswith(_MAGIC, _MAGIC_PLACE):
         raise TarError("there is no header", position)
     try:
-        checksum, size = _number(block[148:156]), _number(block[124:136])
-    except ValueError:
-        raise TarError("a header has a number that is none", position) from None
-    if not _is_checksum(checksum, block):
-        raise TarError("a header has a wrong checksum", position)
-    name = _text(block[:100])
-    prefix = _text(block[345:500]) if block.startswith(_POSIX_MAGIC, _MAGIC_PLACE) else ""
-    return _Header(position, block[156:157], f"{prefix}/{name}" if prefix else name, size)
-
-
-def _is_checksum(checksum: int, block: bytes) -> bool:
-    """Whether it is the sum of the bytes, those of the checksum itself taken as spaces."""
-    summed = block[:148] + b" " * 8 + block[156:]
-    difference = sum(summed) - checksum
-    # Some old tars took the bytes as signed.
-    return difference == 0 or difference == 256 * sum(byte > 127 for byte in summed)
-
-
-def _number(field: bytes) -> int:
-    """Read octal digits, or GNU's binary form for what does not fit them.
-
-    Raises:
-        ValueError: the field is neither, or negative.
-    """
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    number = int(field.split(b"\0", 1)[0].strip() or b"0", 8)
-    if number < 0:
-        raise ValueError(number)
-    return number
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+    except tarfile.HeaderError as error:
+        raise TarError(f"a header is damaged ({error})", position) from None
+    if info.size < 0:
+        raise TarError("a header has a negative size", position)
+    # GNU tars have other fields where POSIX has the prefix of the name.
+    name = info.name if block.startswith(b"ustar\0", _MAGIC_PLACE) else _text(block[:100])
+    return _Header(position, info.type, name, info.size)
 
 
 def _text(field: bytes) -> str:
-    """Text up to the first zero byte, as valid Unicode, because Arrow takes no other strings."""
+    """Text up to the first zero byte, as valid Unicode, which Arrow requires."""
     return field.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lib.archive import tar_ranges as shards
+from lib.archive import tar_ranges
 from lib.archive.archive import Archive, Position, Reading
 from lib.common.errors import UserError
 from lib.storage.fetch import FetchError, fetch
@@ -269,7 +269,7 @@ def test_a_tar_in_ranges_is_as_in_one(tmp_path: Path, monkeypatch: pytest.Monkey
     members = {f"{n:03}.jpg": bytes([n]) * (n * 37 % 3000) for n in range(200)}
     shard = tar(tmp_path / "shard.tar", members)
     whole = list(Archive([str(shard)]))
-    monkeypatch.setattr(shards, "RANGE_BYTES", 10_000)
+    monkeypatch.setattr(tar_ranges, "RANGE_BYTES", 10_000)
     assert list(Archive([str(shard)])) == whole
     assert len(whole) == 200
 
@@ -362,7 +362,7 @@ def test_carried_columns_need_a_table(tree: Path) -> None:
 
 def test_a_listing_goes_on_behind_every_image(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders, tars cut into ranges, Parquet, several sources: stopped after each image."""
-    monkeypatch.setattr(shards, "RANGE_BYTES", 2048)
+    monkeypatch.setattr(tar_ranges, "RANGE_BYTES", 2048)
     tar(tree / "b" / "5.tar", {f"{n}.jpg": b"x" * 900 for n in range(9)})
     parquet(tree / "d.parquet", image=[b"1", b"2", b"3"])
     other = tar(tree.parent / "other.tar", SHARD)

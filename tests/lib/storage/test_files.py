@@ -18,11 +18,10 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
 
-from lib.archive import listing as trees
-from lib.archive import tar_ranges as shards
+from lib.archive import listing, tar_ranges
 from lib.archive.archive import Archive, Position, Reading
 from lib.archive.entry import File
-from lib.archive.listing import ArrowTree
+from lib.archive.listing import ArrowListing
 from lib.archive.manifest import read_manifest, update, write_manifest
 from lib.common.errors import UserError
 from lib.scoring.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
@@ -305,7 +304,7 @@ def test_a_bucket_is_listed_in_the_order_of_its_keys(
     s3: S3Server, images: dict[str, bytes], most_prefixes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders side by side, or all at once where they are many; and on behind any key."""
-    monkeypatch.setattr(trees, "MOST_PREFIXES", most_prefixes)
+    monkeypatch.setattr(listing, "MOST_PREFIXES", most_prefixes)
     reading = Reading(s3=s3.options)
     found = Archive(["s3://images"], reading=reading)
     uris = [entry.uri for entry in found]
@@ -336,9 +335,9 @@ class _FlatAndFolder:
 
 def test_flat_keys_beside_a_folder_are_given_as_they_are_listed() -> None:
     client = _FlatAndFolder()
-    keys = (item.key for item in trees._objects(cast(S3, client), "bucket", "", ""))
+    keys = (item.key for item in listing._objects(cast(S3, client), "bucket", "", ""))
     assert next(keys) == "0/a.jpg"
-    assert client.pages_given <= 2 + trees.MOST_AHEAD // 1000
+    assert client.pages_given <= 2 + listing.MOST_AHEAD // 1000
     assert sum(1 for _ in keys) == 1_000_000
 
 
@@ -400,7 +399,7 @@ def test_sources_in_a_bucket(s3: S3Server, images: dict[str, bytes]) -> None:
 def test_a_tar_in_a_bucket_is_listed_in_ranges(
     proxy: Proxy, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "RANGE_BYTES", 100_000)
+    monkeypatch.setattr(tar_ranges, "RANGE_BYTES", 100_000)
     found = Archive(["s3://packed/shard.tar"], reading=Reading(s3=proxy.options))
     assert [entry.uri.partition("#")[2] for entry in found] == list(images)
     # Not one request for each member.
@@ -553,7 +552,7 @@ def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(FetchError) as caught:
         fetch("gs://b/none.jpg", 100)
     assert caught.value.status == "not_found"
-    behind = [f.uri for f in ArrowTree("gs://b").files("gs://b/a.jpg") if isinstance(f, File)]
+    behind = [f.uri for f in ArrowListing("gs://b").files("gs://b/a.jpg") if isinstance(f, File)]
     assert behind == ["gs://b/sub/m.jpg", "gs://b/z.jpg"]
     with open_file("gs://b/a.jpg") as file:
         assert file.read(3) == b"b/a"
