@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, read_bundle
-from lib.models.expectation import expected_age
 from lib.scoring.stages.detect import FindFaces
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
+from lib.tasks.expectation import expected_age
 from lib.training.faces import load_faces
 
 SIGMAS = (0.0, 0.5, 0.7, 1.0, 1.4)

@@ -160,9 +160,9 @@ def fit(
     import time
 
     import keras
+    from lib.training.losses import age_loss, gender_loss, smoothed_ages
 
     from lib.training.faces import load_faces
-    from lib.training.losses import age_loss, gender_loss, smoothed_ages
     from lib.training.networks import build_networks
 
     runtime.configure(threads)

@@ -17,7 +17,7 @@ from lib.common import options as command_line
 from lib.common.errors import UserError
 from lib.common.progress import Progress
 from lib.datasets.labelled_faces import IMAGE_COLUMNS, LabelledFaces, digest
-from lib.datasets.labels import Gender, Split
+from lib.datasets.labels import Split
 from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
 from lib.evaluation.join import join
 from lib.evaluation.truth import TruthColumns, read_truth
@@ -29,6 +29,7 @@ from lib.scoring.stages.rows import model_id
 from lib.scoring.stages.unpack import Unpack
 from lib.storage.files import folder
 from lib.storage.parquet_folder import parquet_files, read_columns
+from lib.tasks.gender import Gender
 
 if TYPE_CHECKING:
     import ray.data
@@ -161,7 +162,7 @@ def run_pipeline(
     with engine.failures_in_one_line("run it again"), engine.cluster() as resources:
         pools = place(
             "auto",
-            bundle.trunk is not None,
+            bundle.backbone is not None,
             Cluster.of(resources, growth),
             {name: Size() for name in (FACES, AGE, GENDER)},
             bundle.weight_bytes,

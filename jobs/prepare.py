@@ -28,7 +28,7 @@ from lib.datasets import imdb_wiki, utkface
 from lib.datasets import prepare_summary as tally
 from lib.datasets.image_sources import Piece, Source, common_prefix, open_sources
 from lib.datasets.ingest import Report, Staging, read_report
-from lib.datasets.labels import SHARES, Gender, split_of
+from lib.datasets.labels import SHARES, split_of
 from lib.datasets.outcomes import judge, judge_metadata
 from lib.datasets.path_index import PathIndex
 from lib.datasets.prepare_summary import ImageTally, Tally
@@ -36,6 +36,7 @@ from lib.datasets.prepared import Parts, rows_not_once, write_dropped, write_fac
 from lib.datasets.rules import Thresholds, first_rule
 from lib.datasets.table import Names, read_table
 from lib.output import run_record
+from lib.tasks.gender import Gender
 
 log = logging.getLogger("prepare")
 

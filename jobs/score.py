@@ -204,7 +204,7 @@ def label(options: Options) -> int:
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        run_record.claim(output, options.fingerprint(bundle), {"model": dict(bundle.card)})
+        run_record.claim(output, options.fingerprint(bundle), {"model": bundle.card.to_dict()})
         recover(output)
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)
@@ -310,7 +310,7 @@ def run_pipeline(
         available = Cluster.of(resources, options.grows_to)
         pools = place(
             options.layout,
-            bundle.trunk is not None,
+            bundle.backbone is not None,
             available,
             options.sizes,
             bundle.weight_bytes,

@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from lib.faces.crop import CropSpec
 from lib.models.backbones.compact import WIDTHS, compact_trunk
 from lib.models.bundle import Bundle, Calibration, Pixels, write_bundle
 from lib.models.heads import GENDER_LABELS, age_head, gender_head
+from lib.network_input import CropSpec
 
 SIDE = 32
 SPREAD = 60.0

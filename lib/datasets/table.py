@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from lib.common.errors import UserError
-from lib.datasets.labels import COLUMNS, Gender, as_age, gender_of_codes, gender_of_words
+from lib.datasets.labels import COLUMNS, as_age, gender_of_codes, gender_of_words
+from lib.tasks.gender import Gender
 
 SOURCE = "table"
 

@@ -22,9 +22,9 @@ from scipy.stats import norm
 
 from lib.datasets.labels import GENDERS
 from lib.evaluation.metrics import AGE_BANDS, age_band
-from lib.models.expectation import AGE_CLASSES
 from lib.report.colours import DARK, LIGHT, Theme
 from lib.report.label_statistics import MOST_FACES, SCORE_BINS, STD_STEP, Counts, Tally
+from lib.tasks.expectation import AGE_CLASSES
 
 PYRAMID_STEP = 5
 """Years of a bar of the pyramid."""

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.datasets.labels import GENDERS
-from lib.models.expectation import AGE_CLASSES
 from lib.output.reader import LabelFile, Output
 from lib.scoring.schema import NO_FACE, OK
+from lib.tasks.expectation import AGE_CLASSES
 
 BATCH_ROWS = 1 << 16
 MOST_FACES = 10

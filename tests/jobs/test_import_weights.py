@@ -17,9 +17,9 @@ from jobs import import_weights
 from lib.common.errors import UserError
 from lib.models.backbones.vgg_face import vgg_face
 from lib.models.bundle import read_bundle
-from lib.models.expectation import expected_age
 from lib.models.network_file import load_network
 from lib.models.predictor import Predictor
+from lib.tasks.expectation import expected_age
 from lib.training.networks import build_networks
 from tests.bundles import make_bundle
 from tests.ray_head import PROJECT

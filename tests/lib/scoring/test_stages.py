@@ -13,7 +13,6 @@ from lib.faces.detections import Detections
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits, decode
 from lib.models.bundle import Bundle
-from lib.models.expectation import expected_age
 from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
 from lib.scoring.stages import stage
 from lib.scoring.stages.detect import FindFaces
@@ -21,6 +20,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label, model_id
 from lib.scoring.stages.stage import Chain, Stage
+from lib.tasks.expectation import expected_age
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+from lib.training.losses import age_weights
 
 from lib.common.errors import UserError
-from lib.faces.crop import CropSpec
 from lib.models.backbones import compact
 from lib.models.backbones.registry import load_weights
 from lib.models.bundle import TASKS, Bundle, Calibration, Pixels, write_bundle
 from lib.models.heads import GENDER_LABELS
+from lib.network_input import CropSpec
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
@@ -28,7 +29,6 @@ from lib.training.loop import (
     validation_metrics,
     validation_sums,
 )
-from lib.training.losses import age_weights
 from lib.training.networks import build_networks
 from lib.training.recipe import Recipe
 from lib.training.schedule import epoch_order
