@@ -57,7 +57,7 @@ def main() -> None:
     print(f"sharpness: {sharpness(known):.1f} and {sharpness(photos):.1f}")
     print("blur   known age: MAE    bias   photographs: median age   80% of them")
     for sigma in SIGMAS:
-        error = ages(bundle, blurred(known, sigma)) - faces.ages
+        error = ages(bundle, blurred(known, sigma)) - faces.classes["age"]
         low, median, high = np.percentile(ages(bundle, blurred(photos, sigma)), [10, 50, 90])
         print(
             f"{sigma:4.1f}   {np.abs(error).mean():14.2f}   {error.mean():+5.2f}   "

@@ -28,7 +28,7 @@ from lib.models.backbones.vgg_face_weights import (
 from lib.models.bundle import CARD, Network, write_bundle
 from lib.models.model_card import BACKBONE, ModelCard, NetworkFile
 from lib.models.preprocessing import PREPROCESSINGS, Name
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_models(files: Mapping[TaskName, WeightFile], options: Options) -> None:
+def write_models(files: Mapping[str, WeightFile], options: Options) -> None:
     """Write the bundle: with one backbone where the convolutions are equal, else with two networks."""
     first, *others = files.values()
     shared = all(equal(first, other, convolutions()) for other in others)
@@ -125,7 +125,7 @@ def write_models(files: Mapping[TaskName, WeightFile], options: Options) -> None
     sys.stdout.write(f"bundle: {options.output}\n")
 
 
-def on_one_backbone(files: Mapping[TaskName, WeightFile]) -> dict[str, Network]:
+def on_one_backbone(files: Mapping[str, WeightFile]) -> dict[str, Network]:
     """The convolutions once, and a top for each task."""
     from lib.models.backbones.vgg_face import EMPTY, vgg_face_convolutions, vgg_face_top
 
@@ -140,7 +140,7 @@ def on_one_backbone(files: Mapping[TaskName, WeightFile]) -> dict[str, Network]:
     }
 
 
-def apart(files: Mapping[TaskName, WeightFile]) -> dict[str, Network]:
+def apart(files: Mapping[str, WeightFile]) -> dict[str, Network]:
     """A whole network for each task."""
     from lib.models.backbones.vgg_face import EMPTY, vgg_face
 

@@ -139,7 +139,9 @@ class Options:
 
     def weights_sha256(self) -> str | None:
         """Digest of the file of --weights."""
-        return self.weights and hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        if self.weights is None:
+            return None
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def fingerprint(
         self, labels: dict[Split, Labels], teachers: Sequence[Bundle]
@@ -293,7 +295,7 @@ def make_bundle(
         data_sha256={split: of_split.digest for split, of_split in labels.items()},
         faces={split: len(of_split) for split, of_split in labels.items()},
         backbone=options.backbone,
-        weights=options.weights and options.weights.name,
+        weights=options.weights.name if options.weights else None,
         weights_sha256=options.weights_sha256(),
         weights_training=trained_before(options.weights),
         teachers=tuple(Teacher(t.name, t.digest, t.card.training) for t in teachers),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lib.evaluation.comparison import Comparison
-from lib.tasks import BREAKDOWNS, TASKS, TaskName
+from lib.tasks import BREAKDOWNS, TASKS
 from lib.tasks.task import Breakdown, Mask, Metrics, Predictions, objects
 
 RESAMPLES = 1000
@@ -27,7 +27,7 @@ class AllPredictions:
         group: (n,) object, strings or None; None: no groups.
     """
 
-    tasks: Mapping[TaskName, Predictions]
+    tasks: Mapping[str, Predictions]
     group: NDArray[np.object_] | None = None
 
     @classmethod
@@ -48,7 +48,7 @@ class AllPredictions:
     def breakdowns(self) -> dict[str, Breakdown]:
         """The groups by each task's truth, and those of `group`, by the key of their figures."""
         groups = np.full(len(self), None, object) if self.group is None else self.group
-        names = sorted({group for group in groups if group is not None})
+        names = sorted({str(group) for group in groups if group is not None})
         of_tasks = [TASKS[name].breakdown(of_task) for name, of_task in self.tasks.items()]
         return dict(zip(BREAKDOWNS.values(), [*of_tasks, Breakdown(groups, names)], strict=True))
 

@@ -17,7 +17,7 @@ from lib.network_input import CropSpec, Pixels
 from lib.storage.files import Folder
 from lib.storage.files import folder as as_folder
 from lib.storage.s3 import S3Options
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 CARD = "card.json"
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -50,7 +50,7 @@ class Bundle:
     origin: Folder
     digest: str
     backbone: Path | None
-    networks: Mapping[TaskName, Path]
+    networks: Mapping[str, Path]
     card: ModelCard
 
     @property

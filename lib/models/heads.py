@@ -3,10 +3,10 @@
 import keras
 from keras import layers
 
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 
-def head(task: TaskName, features: int, dropout: float = 0.3) -> keras.Model:
+def head(task: str, features: int, dropout: float = 0.3) -> keras.Model:
     """Features float (n, features) → probabilities float32 (n, classes) of the task's classes."""
     inputs = keras.Input((features,), name="features")
     x = layers.Dropout(dropout)(inputs)

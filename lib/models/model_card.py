@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from lib.network_input import CropSpec, Pixels
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 FORMAT = 1
 BACKBONE = "trunk"
 """Name of the backbone's network in cards and files."""
-CLASS_LABELS: dict[TaskName, tuple[str, ...]] = {
+CLASS_LABELS: dict[str, tuple[str, ...]] = {
     name: task.labels for name, task in TASKS.items() if task.labels
 }
 """Labels of the classes, in the order of the networks that are trained here."""
@@ -122,7 +122,7 @@ class ModelCard:
     crop: CropSpec
     pixels: Pixels
     networks: Mapping[str, NetworkFile] = field(default_factory=dict)
-    class_labels: Mapping[TaskName, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
+    class_labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
     calibration: Mapping[str, float] = field(default_factory=lambda: NOT_CALIBRATED)
     training: Training | None = None
     code: str | None = None

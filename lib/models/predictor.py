@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from lib.models.bundle import Bundle, Precision
 from lib.models.network_file import load_network
 from lib.network_input import network_input
-from lib.tasks import TaskName
 
 BATCH_PIXELS = 64 * 80 * 80
 """Pixels of the faces in one call of the networks: 64 faces at 80 pixels, 8 at 224.
@@ -28,7 +27,7 @@ class Predictor:
     """The networks of some tasks; a backbone that they share is computed once."""
 
     def __init__(
-        self, bundle: Bundle, tasks: Sequence[TaskName], precision: Precision = "float32"
+        self, bundle: Bundle, tasks: Sequence[str], precision: Precision = "float32"
     ) -> None:
         """Load the networks of `tasks`, to compute in `precision`.
 
@@ -41,7 +40,7 @@ class Predictor:
         crop = tf.TensorSpec((None, bundle.crop.size, bundle.crop.size, 3), tf.uint8)
 
         @tf.function(input_signature=[crop])
-        def forward(crops: tf.Tensor) -> dict[TaskName, tf.Tensor]:
+        def forward(crops: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.probabilities(tf.cast(crops, tf.float32))
 
         self._forward = forward
@@ -52,13 +51,13 @@ class Predictor:
             for task, head in self._heads.items()
         }
 
-    def probabilities(self, crops: tf.Tensor) -> dict[TaskName, tf.Tensor]:
+    def probabilities(self, crops: tf.Tensor) -> dict[str, tf.Tensor]:
         """The networks in a graph: RGB float32 (n, size, size, 3) in 0..255 → by task (n, classes)."""
         x = network_input(crops, self._pixels)
         x = x if self._backbone is None else self._backbone(x, training=False)
         return {task: head(x, training=False) for task, head in self._heads.items()}
 
-    def __call__(self, crops: NDArray[np.uint8]) -> dict[TaskName, NDArray[np.float32]]:
+    def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Compute the probabilities of a batch of crops.
 
         Args:
@@ -68,7 +67,8 @@ class Predictor:
             By task, float32 (n, classes).
         """
         starts = range(0, len(crops), self._batch)
-        # All batches go to the GPU before the first result is fetched: it copies one while it computes another.
+        # All batches go to the GPU before the first result is fetched: it
+        # copies one while it computes another.
         chunks = [self._forward(crops[start : start + self._batch]) for start in starts]
         return {
             task: np.concatenate([empty, *(chunk[task] for chunk in chunks)])

@@ -6,6 +6,7 @@ from lib.tasks import age, gender
 from lib.tasks.task import Task
 
 TaskName = Literal[age.Name, gender.Name]
-TASKS: dict[TaskName, Task[Any]] = {"age": age.AGE, "gender": gender.GENDER}
+"""The names, as choices for the command line."""
+TASKS: dict[str, Task[Any]] = {task.name: task for task in (age.AGE, gender.GENDER)}
 BREAKDOWNS = {**{name: task.breakdown_key for name, task in TASKS.items()}, "group": "by_group"}
 """Keys of the figures by groups of faces, by what the groups are made of."""

@@ -121,7 +121,7 @@ class _Age(Task[AgePredictions]):
     ordered = True
     histogram = Histogram(
         "Age: uncertainty, years",
-        np.arange(STD_BINS + 1) * STD_STEP,
+        np.arange(STD_BINS + 1, dtype=np.float64) * STD_STEP,
         "{:g}",
         "{share:.0%} of the faces have an age with a standard deviation of at least {edge} years.",
         10,
@@ -271,6 +271,10 @@ class _Age(Task[AgePredictions]):
     def band_of(self, row: Mapping[str, Any]) -> str:
         """The age band of a label row's main face; empty where it has no age."""
         return "" if row["age"] is None else age_band([row["age"]])[0]
+
+    def order_of(self, row: Mapping[str, Any]) -> tuple[bool, float]:
+        """Sort key of a label row: by the main face's age, rows without one last."""
+        return row["age"] is None, row["age"] or 0
 
 
 AGE = _Age()

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from lib.models.bundle import Bundle, Precision
 from lib.models.predictor import Predictor
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 from lib.training.augment import resized
 
 
@@ -20,7 +20,7 @@ class Teachers:
     """Models that answer together: the mean of their probabilities."""
 
     def __init__(
-        self, bundles: Sequence[Bundle], tasks: Sequence[TaskName], precision: Precision
+        self, bundles: Sequence[Bundle], tasks: Sequence[str], precision: Precision
     ) -> None:
         """Load them.
 
@@ -37,13 +37,13 @@ class Teachers:
         self.size = max(bundle.crop.size for bundle in bundles)
         """Side in pixels of the largest crops that one of them takes."""
 
-    def __call__(self, crops: tf.Tensor) -> dict[TaskName, tf.Tensor]:
+    def __call__(self, crops: tf.Tensor) -> dict[str, tf.Tensor]:
         """Crops, RGB float32 (n, side, side, 3) in 0..1 → by task float32 (n, classes)."""
         answers = [self._answer(bundle, network, crops) for bundle, network in self._predictors]
         return {task: tf.add_n([a[task] for a in answers]) / len(answers) for task in self._tasks}
 
     @staticmethod
-    def _answer(bundle: Bundle, network: Predictor, crops: tf.Tensor) -> dict[TaskName, tf.Tensor]:
+    def _answer(bundle: Bundle, network: Predictor, crops: tf.Tensor) -> dict[str, tf.Tensor]:
         """The probabilities of one model, in the order of the tasks' own classes."""
         answers = network.probabilities(resized(crops, bundle.crop.size) * 255.0)
         for task, labels in bundle.card.class_labels.items():

@@ -25,9 +25,9 @@ from lib.faces.crop import whole
 from lib.images import ImageError, Limits, decode
 from lib.network_input import CropSpec
 from lib.storage.files import folder as as_folder
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
-Classes = dict[TaskName, NDArray[np.int64]]
+Classes = dict[str, NDArray[np.int64]]
 ROWS_AT_A_TIME = 256
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lib.models.bundle import Bundle
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
 from lib.training.distillation import Teachers
@@ -71,7 +71,7 @@ class Trainer:
             task: TASKS[task].targets(training.classes[task], recipe) for task in recipe.tasks
         }
         self._weights = face_weights(training, recipe)
-        self.distributions: dict[TaskName, NDArray[np.float64]] = {}
+        self.distributions: dict[str, NDArray[np.float64]] = {}
         """For each task with ordered classes: the mean predicted distribution for each true class at the
         last validation, float64 (classes, classes); NaN where there is no face."""
         self.steps = len(training) // (recipe.batch_size * workers)
@@ -168,7 +168,7 @@ class Trainer:
         every = self._sum(tf.constant(mine)).numpy()
         return float(np.max(np.ptp(every, axis=0) / every.max(axis=0)))
 
-    def predict(self, faces: Faces, size: int) -> dict[TaskName, NDArray[np.float32]]:
+    def predict(self, faces: Faces, size: int) -> dict[str, NDArray[np.float32]]:
         """Probabilities of faces by the weights as they are, by task (n, classes)."""
         starts = range(0, len(faces), PREDICTED_AT_A_TIME)
         batches = [
@@ -304,7 +304,7 @@ class Trainer:
                 average = self._averages[id(variable)]
                 average.assign_add(share * (variable - average))
 
-    def _forward_of_one(self, images: Any, size: int) -> dict[TaskName, tf.Tensor]:
+    def _forward_of_one(self, images: Any, size: int) -> dict[str, tf.Tensor]:
         return self.networks(plain(images, size), training=False)
 
     def _sum_of_all(self, values: tf.Tensor) -> tf.Tensor:
@@ -357,7 +357,7 @@ def face_weights(faces: Faces, recipe: Recipe) -> NDArray[np.float32]:
 
 
 def validation_sums(
-    predicted: Mapping[TaskName, NDArray[np.float32]], faces: Faces, recipe: Recipe
+    predicted: Mapping[str, NDArray[np.float32]], faces: Faces, recipe: Recipe
 ) -> dict[str, float]:
     """What a worker's part adds to each sum of `validation_metrics`."""
     loss = np.zeros(len(faces))
@@ -387,7 +387,7 @@ def distribution_sums(
     return sums
 
 
-def validation_metrics(sums: Mapping[str, float], tasks: Sequence[TaskName]) -> dict[str, float]:
+def validation_metrics(sums: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
     """Means out of the sums over all faces.
 
     The best epoch has the least `val_error`: the error of the first task, in the order of `TASKS`.

@@ -11,7 +11,7 @@ from lib.models.backbones.registry import BACKBONES, BackboneName, load_weights
 from lib.models.heads import head
 from lib.models.model_card import BACKBONE
 from lib.network_input import Pixels, network_input
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Networks:
     """
 
     backbone: keras.Model
-    heads: Mapping[TaskName, keras.Model]
+    heads: Mapping[str, keras.Model]
     pixels: Pixels
     free: tuple[str, ...] = ()
 
     def __call__(
         self, crops: tf.Tensor, training: bool, frozen: bool = False
-    ) -> dict[TaskName, tf.Tensor]:
+    ) -> dict[str, tf.Tensor]:
         """RGB crops float32 (n, size, size, 3) in 0..1 → by task (n, classes).
 
         A backbone that is frozen as a whole keeps its normalisation statistics, too.
@@ -70,7 +70,7 @@ def build_networks(
     size: int | None = None,
     dropout: float = 0.3,
     weights: Path | None = None,
-    tasks: Sequence[TaskName] = tuple(TASKS),
+    tasks: Sequence[str] = tuple(TASKS),
 ) -> Networks:
     """Build a backbone, with random weights or those of a file, and untrained heads.
 

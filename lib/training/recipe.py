@@ -1,13 +1,13 @@
 """How to train."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
 from lib.common.errors import UserError
 from lib.models.bundle import Precision
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TaskName
 
 _FLAG = tyro.conf.FlagCreatePairsOff
 
@@ -46,7 +46,7 @@ class Recipe:
         seed: Of the weights, the order of the faces and the augmentation.
     """
 
-    tasks: tuple[TaskName, ...] = tuple(TASKS)
+    tasks: tuple[TaskName, ...] = get_args(TaskName)
     epochs: int = 36
     batch_size: int = 96
     size: int | None = None
@@ -110,8 +110,8 @@ class Recipe:
             raise UserError("--progressive-epochs needs --progressive-size")
         if self.progressive_epochs >= self.epochs:
             raise UserError(
-                f"--progressive-epochs {self.progressive_epochs} leaves none of the {self.epochs} --epochs for the "
-                "full size"
+                f"--progressive-epochs {self.progressive_epochs} leaves none of the {self.epochs} "
+                "--epochs for the full size"
             )
 
     def _demand(self, name: str, fulfilled: bool, what: str) -> None:

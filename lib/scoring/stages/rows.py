@@ -11,7 +11,7 @@ from lib.models.bundle import Bundle
 from lib.scoring.schema import BOX, face_columns, face_type, label_schema
 from lib.scoring.stages.predict import probabilities_column
 from lib.scoring.stages.stage import Stopwatch
-from lib.tasks import TASKS, TaskName
+from lib.tasks import TASKS
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Label:
         arrays = [_as(values[c.name], c.type) for c in columns]
         return pa.StructArray.from_arrays(arrays, fields=list(face_type(self.with_distribution)))
 
-    def _probabilities(self, batch: pa.Table, task: TaskName, classes: int) -> NDArray[np.float32]:
+    def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
         """Of all faces; NaN, which becomes null, where the model does not know the task."""
         if task in self.bundle.networks:
             return _floats(batch, probabilities_column(task), classes)

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lib.faces.crop import CropSpec, crop_faces
+from lib.faces.crop import crop_faces
 from lib.faces.detections import Detections
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits, decode
 from lib.models.bundle import Bundle
+from lib.network_input import CropSpec
 from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
 from lib.scoring.stages import stage
 from lib.scoring.stages.detect import FindFaces
