@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, read_bundle
-from lib.models.expectation import expected_age
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
+from lib.tasks.expectation import expected_age
 from lib.training.faces import load_faces
 
 SIGMAS = (0.0, 0.5, 0.7, 1.0, 1.4)
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"sharpness: {sharpness(known):.1f} and {sharpness(photos):.1f}")
     print("blur   known age: MAE    bias   photographs: median age   80% of them")
     for sigma in SIGMAS:
-        error = ages(bundle, blurred(known, sigma)) - faces.ages
+        error = ages(bundle, blurred(known, sigma)) - faces.classes["age"]
         low, median, high = np.percentile(ages(bundle, blurred(photos, sigma)), [10, 50, 90])
         print(
             f"{sigma:4.1f}   {np.abs(error).mean():14.2f}   {error.mean():+5.2f}   "

@@ -29,11 +29,11 @@ import numpy as np
 import tyro
 
 from lib.datasets.labelled_faces import LabelledFaces
-from lib.models.backbones.registry import BACKBONES
+from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.storage.folder import folder as as_folder
+from lib.tasks import TASKS
 from lib.training.checkpoint import FACTS, read_checkpoint
 from lib.training.faces import read_labels
-from lib.training.recipe import Backbone
 
 CORES = len(os.sched_getaffinity(0))
 EPOCHS = 4
@@ -46,14 +46,14 @@ class Options:
 
     Attributes:
         data: Folder faces/ of jobs.prepare.
-        backbone: The trunk.
+        backbone: Which one.
         size: Side of the crops in pixels; default: of the backbone.
         batch_size: Faces of a step on each worker.
         use_gpu: One worker on a GPU against `fit` on it, instead.
     """
 
     data: Path
-    backbone: Backbone = "compact"
+    backbone: BackboneName = "compact"
     size: int | None = None
     batch_size: int = 96
     use_gpu: bool = False
@@ -162,8 +162,8 @@ def fit(
     import keras
 
     from lib.training.faces import load_faces
-    from lib.training.losses import age_loss, gender_loss, smoothed_ages
     from lib.training.networks import build_networks
+    from lib.training.recipe import Recipe
 
     runtime.configure(threads)
     assert options.size is not None
@@ -172,11 +172,12 @@ def fit(
     pixels = networks.pixels
     offset = (-np.asarray(pixels.mean) / pixels.std).tolist()
     x = keras.layers.Rescaling(pixels.scale / pixels.std, offset)(inputs)
-    features = networks.trunk(x)
-    model = keras.Model(inputs, [networks.age(features), networks.gender(features)])
+    features = networks.backbone(x)
+    model = keras.Model(inputs, [head(features) for head in networks.heads.values()])
+    recipe = Recipe(gender_weight=1.0)
     model.compile(
         keras.optimizers.AdamW(1e-3, weight_decay=0.05, clipnorm=5.0, use_ema=True),
-        [lambda y, p: age_loss(y, p, 0.1), gender_loss],
+        [lambda y, p, task=task: TASKS[task].loss(y, p, recipe) for task in networks.heads],
     )
 
     class Clock(keras.callbacks.Callback):
@@ -197,11 +198,10 @@ def fit(
         faces = load_faces(options.data, "train", options.size, Path(folder))
         count = len(faces) // options.batch_size * options.batch_size
         images = np.array(faces.images[:count])
-    ages = smoothed_ages(faces.ages[:count], 2.0)
-    genders = np.eye(2, dtype=np.float32)[faces.genders[:count]]
+    targets = [TASKS[task].targets(faces.classes[task][:count], recipe) for task in networks.heads]
     clock = Clock()
     model.fit(
-        images, [ages, genders], options.batch_size, EPOCHS, verbose=0, callbacks=[clock]
+        images, targets, options.batch_size, EPOCHS, verbose=0, callbacks=[clock]
     )  # fmt: skip
     answers.put((count, count / min(clock.seconds[1:])))
 

@@ -1,10 +1,10 @@
-"""The VGG-Face models: both on one trunk against two of them, and what the settings are worth.
+"""The VGG-Face models: both on one backbone against two of them, and what the settings are worth.
 
     python -m benchmarks.vgg_face
 
 With files of the published layout and random weights, in one run on the same cores: first each setting
 of the networks in a process of its own (batch size, threads, compiled by XLA or not), then age and
-gender on a shared trunk against one after the other, and in bfloat16, taking turns: machines drift.
+gender on a shared backbone against one after the other, and in bfloat16, taking turns: machines drift.
 Seconds on the CPUs stand beside those by the clock; they tell more where a machine has other work, too.
 """
 
@@ -84,10 +84,10 @@ def main() -> None:
                     flush=True,
                 )
         together, separate, halves = apart(compare, bundle, options)
-    print(f"both on one trunk   {together}\ntwo separate models {separate}")
+    print(f"both on one backbone   {together}\ntwo separate models {separate}")
     print(f"the first, bfloat16 {halves}")
     print(
-        f"one trunk against two: {separate.clock / together.clock:.2f} by the clock, "
+        f"one backbone against two: {separate.clock / together.clock:.2f} by the clock, "
         f"{separate.cpu / together.cpu:.2f} on the CPUs\n"
         f"bfloat16 against float32: {together.clock / halves.clock:.2f} by the clock, "
         f"{together.cpu / halves.cpu:.2f} on the CPUs"
@@ -122,7 +122,7 @@ def apart(function: Callable[..., Result], *args: object) -> Result:
 
 
 def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
-    """Of a face, with both models on one trunk."""
+    """Of a face, with both models on one backbone."""
     from lib.common import tensorflow_settings as runtime
 
     runtime.configure(setting.threads)
@@ -132,13 +132,13 @@ def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
     from lib.models.network_file import load_network
 
     bundle = read_bundle(folder)
-    assert bundle.trunk is not None
-    trunk = load_network(bundle.trunk)
+    assert bundle.backbone is not None
+    backbone = load_network(bundle.backbone)
     heads = [load_network(file) for file in bundle.networks.values()]
 
     @tf.function(jit_compile=setting.xla)
     def forward(crops: tf.Tensor) -> list[tf.Tensor]:
-        features = trunk(tf.cast(crops, tf.float32) / 255, training=False)
+        features = backbone(tf.cast(crops, tf.float32) / 255, training=False)
         return [head(features, training=False) for head in heads]
 
     crops = faces(setting.batch)
@@ -150,7 +150,7 @@ def cost_of(folder: Path, setting: Setting, rounds: int) -> Cost:
 
 
 def compare(folder: Path, options: Options) -> tuple[Cost, ...]:
-    """Both models on one trunk, one after the other as the pools of the job run them, and in halves."""
+    """Both models on one backbone, one after the other as in separate pools, and in halves."""
     from lib.common import tensorflow_settings as runtime
 
     runtime.configure(CORES)

@@ -15,7 +15,7 @@ import tyro
 from lib.common import options as command_line
 from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
-from lib.datasets.labels import Gender, Split
+from lib.datasets.labels import Split
 from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
 from lib.evaluation.join import join
 from lib.evaluation.labelling import label_faces
@@ -31,6 +31,7 @@ from lib.models.bundle import read_bundle
 from lib.storage.folder import folder
 from lib.storage.options import S3Option, S3Options
 from lib.storage.parquet_folder import parquet_files, read_columns
+from lib.tasks.gender import Gender
 
 log = logging.getLogger("evaluate")
 

@@ -7,15 +7,14 @@ import gc
 import hashlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lib.common import options as command_line
 from lib.common.errors import UserError
-from lib.datasets.labels import GENDERS
 from lib.models.backbones.vgg_face_weights import (
     CLASSES,
     IDENTITIES,
@@ -26,15 +25,17 @@ from lib.models.backbones.vgg_face_weights import (
     equal,
     top,
 )
-from lib.models.bundle import CARD, Calibration, Network, write_bundle
+from lib.models.bundle import CARD, Network, write_bundle
+from lib.models.model_card import BACKBONE, ModelCard, NetworkFile
 from lib.models.preprocessing import PREPROCESSINGS, Name
+from lib.tasks import TASKS
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger("import_weights")
 
-START = "trunk.keras"
+START = f"{BACKBONE}.keras"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Options:
     """Turn published VGG-Face weights into a bundle to score with, or into a start for training.
 
     Attributes:
-        output: Folder for the bundle, or for the trunk to train.
+        output: Folder for the bundle, or for the backbone to train.
         age: age_model_weights.h5 of the DeepFace model releases.
         gender: gender_model_weights.h5 of the same; it goes with --age.
         trunk: vgg_face_weights.h5 of the same, in place of both: a start for jobs.train.
@@ -85,11 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.trunk is not None:
             write_start(WeightFile(options.trunk, IDENTITIES), options.output)
         else:
-            assert options.age is not None
-            assert options.gender is not None
-            age = WeightFile(options.age, CLASSES["age"])
-            gender = WeightFile(options.gender, CLASSES["gender"])
-            write_models(age, gender, options)
+            given = {task: getattr(options, task) for task in TASKS}
+            files = {task: WeightFile(file, CLASSES[task]) for task, file in given.items()}
+            write_models(files, options)
     except OSError as error:
         raise UserError(
             f"cannot write to --output {str(options.output)!r}: {error.strerror or error}"
@@ -97,33 +96,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write_models(age: WeightFile, gender: WeightFile, options: Options) -> None:
-    """Write the bundle: with one trunk where the convolutions are equal, else with two networks."""
-    shared = equal(age, gender, convolutions())
+def write_models(files: Mapping[str, WeightFile], options: Options) -> None:
+    """Write the bundle: with one backbone where the convolutions are equal, else with two networks."""
+    first, *others = files.values()
+    shared = all(equal(first, other, convolutions()) for other in others)
     log.info(
         "the convolutions of both files are %s",
         "equal: stored and computed once" if shared else "different: two whole networks",
     )
-    files = {"age": age, "gender": gender}
     preprocessing = PREPROCESSINGS[options.preprocessing]
     write_bundle(
         options.output,
-        name=options.name,
-        networks=on_one_trunk(files) if shared else apart(files),
-        crop=preprocessing.crop,
-        pixels=preprocessing.pixels,
-        gender_labels=GENDERS,  # the files say Woman, Man, in this order
-        calibration=Calibration(),
-        facts={
-            "preprocessing": options.preprocessing,
-            "sources": {task: source(file) for task, file in files.items()},
-            "calibrated": False,
-        },
+        networks=on_one_backbone(files) if shared else apart(files),
+        # The order of the files' genders, Woman and Man, is that of the task.
+        card=ModelCard(
+            name=options.name,
+            crop=preprocessing.crop,
+            pixels=preprocessing.pixels,
+            preprocessing=options.preprocessing,
+            sources={task: source(file) for task, file in files.items()},
+        ),
     )
     sys.stdout.write(f"bundle: {options.output}\n")
 
 
-def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
+def on_one_backbone(files: Mapping[str, WeightFile]) -> dict[str, Network]:
     """The convolutions once, and a top for each task."""
     from lib.models.backbones.vgg_face import EMPTY, vgg_face_convolutions, vgg_face_top
 
@@ -131,35 +128,36 @@ def on_one_trunk(files: dict[str, WeightFile]) -> dict[str, Network]:
         task: Filled(partial(vgg_face_top, CLASSES[task], EMPTY), file, top(CLASSES[task]))
         for task, file in files.items()
     }
+    first = next(iter(files.values()))
     return {
-        "trunk": Filled(partial(vgg_face_convolutions, EMPTY), files["age"], convolutions()),
+        BACKBONE: Filled(partial(vgg_face_convolutions, EMPTY), first, convolutions()),
         **tops,
     }
 
 
-def apart(files: dict[str, WeightFile]) -> dict[str, Network]:
+def apart(files: Mapping[str, WeightFile]) -> dict[str, Network]:
     """A whole network for each task."""
     from lib.models.backbones.vgg_face import EMPTY, vgg_face
 
     return {
         task: Filled(
-            partial(vgg_face, classes, EMPTY), files[task], [*convolutions(), *top(classes)]
+            partial(vgg_face, CLASSES[task], EMPTY), file, [*convolutions(), *top(CLASSES[task])]
         )
-        for task, classes in CLASSES.items()
+        for task, file in files.items()
     }
 
 
 def write_start(file: WeightFile, output: Path) -> None:
-    """Write the trunk that `jobs.train --backbone vgg-face --weights` takes."""
-    from lib.models.backbones.vgg_face import EMPTY, vgg_face_trunk
+    """Write the backbone that `jobs.train --backbone vgg-face --weights` takes."""
+    from lib.models.backbones.vgg_face import EMPTY, vgg_face_features
 
     *without_classes, _ = [*convolutions(), *top(IDENTITIES)]
     output.mkdir(parents=True, exist_ok=True)
     unfinished = output / f"unfinished-{START}"
-    Filled(partial(vgg_face_trunk, SIZE, EMPTY), file, without_classes).save(unfinished)
+    Filled(partial(vgg_face_features, SIZE, EMPTY), file, without_classes).save(unfinished)
     unfinished.rename(output / START)
     sys.stdout.write(
-        f"trunk: {output / START}\n"
+        f"backbone: {output / START}\n"
         f"python -m jobs.train --backbone vgg-face --weights {output / START} …\n"
     )
 
@@ -188,10 +186,10 @@ class Filled:
         gc.collect()  # layers and tensors know each other: nothing else frees them
 
 
-def source(file: WeightFile) -> dict[str, Any]:
+def source(file: WeightFile) -> NetworkFile:
     """Which file weights came from."""
     with file.file.open("rb") as stream:
-        return {"file": file.file.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return NetworkFile(file.file.name, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 if __name__ == "__main__":

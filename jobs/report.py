@@ -57,12 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Output(options.labels, options.s3)
     # matplotlib and SciPy take a second to import: what cannot work is refused before.
     from lib.report.gallery import Originals, gallery, rows_at, write_annotated
-    from lib.report.label_statistics import tally
+    from lib.report.label_statistics import count_labels
     from lib.report.page import Report, html
 
     sizes = dict.fromkeys(STATUSES, EACH_ERROR)
     sizes |= {OK: max(FACES, options.annotate or 0), NO_FACE: WITHOUT_FACE}
-    counts = tally(output, sizes)
+    counts = count_labels(output, sizes)
     shown = [place for status in STATUSES for place in counts.sample(status)[:FACES]]
     rows = rows_at(output, shown)
     page = html(Report(output, counts, gallery(rows, Originals(output, rows))))

@@ -185,8 +185,8 @@ def label(options: Options) -> int:
     archive = Archive(options.images, options.limit, reading)
     archive.carried()  # it checks
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        record = RunRecord("jobs.score", options.fingerprint(bundle), reading.s3, dict(bundle.card))
-        claim(output, record)
+        card = bundle.card.to_dict()
+        claim(output, RunRecord("jobs.score", options.fingerprint(bundle), reading.s3, card))
         recover(output)
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)

@@ -19,16 +19,18 @@ from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import Split
 from lib.datasets.registry import source_of, terms_of
 from lib.evaluation.labelling import label_faces
-from lib.models.backbones.registry import BACKBONES
+from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.models.bundle import CARD, Bundle, read_bundle
-from lib.models.calibration import FEWEST_FACES
+from lib.models.model_card import ModelCard, Teacher, Training
 from lib.output.run_lock import RunLock
 from lib.output.run_record import RunRecord, claim
 from lib.scoring.placement import Cluster, Growth, Placement
 from lib.storage.folder import Folder, failures_in_one_line, folder
+from lib.storage.options import S3Options
+from lib.tasks.calibration import FEWEST_FACES
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
-from lib.training.recipe import Backbone, Recipe
+from lib.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -51,8 +53,8 @@ class Options:
             split=test in it.
         output: Folder or s3:// prefix for the run: best/, bundle/, checkpoints/, metrics.jsonl, plots/,
             tensorboard/.
-        backbone: The trunk.
-        weights: File of weights for the trunk to start from (.h5 or .keras); none: random ones.
+        backbone: The network that turns faces into features.
+        weights: File of weights for the backbone to start from (.h5 or .keras); none: random ones.
         teachers: Models to learn from, beside the labels: folders or s3:// prefixes of bundles.
         workers: Processes that train together.
         min_workers: Go on with as few as that while lost ones are not replaced, each of them with
@@ -64,12 +66,13 @@ class Options:
         pictures_after: Draw the class separation after these epochs, and after the last one.
         keep: How many checkpoints to keep, the last ones; the best weights are kept besides.
         max_failures: How often lost workers are replaced before the run gives up.
+        s3: S3Option = field(default_factory=S3Options)
         recipe: How to train.
     """
 
     data: str
     output: str
-    backbone: Backbone = "compact"
+    backbone: BackboneName = "compact"
     weights: Path | None = None
     teachers: tuple[str, ...] = ()
     workers: int = 1
@@ -81,6 +84,7 @@ class Options:
     pictures_after: tuple[int, ...] = (5, 100, 250)
     keep: int = 2
     max_failures: int = 3
+    s3: tyro.conf.FlagCreatePairsOff[S3Options] = field(default_factory=S3Options)
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def check(self) -> None:
@@ -102,8 +106,8 @@ class Options:
         if self.weights is not None and not self.weights.is_file():
             raise UserError(f"--weights {str(self.weights)!r} is not a file")
         self.recipe.check()
-        if self.recipe.small_size and not BACKBONES[self.backbone].any_size:
-            raise UserError(f"--small-size: {self.backbone} takes crops of one size only")
+        if self.recipe.progressive_size and not BACKBONES[self.backbone].any_size:
+            raise UserError(f"--progressive-size: {self.backbone} takes crops of one size only")
 
     def _check_elastic(self) -> None:
         if self.min_workers is None:
@@ -121,15 +125,20 @@ class Options:
                     "change one of these"
                 )
 
+    def weights_sha256(self) -> str | None:
+        """Digest of the file of --weights."""
+        if self.weights is None:
+            return None
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
     def fingerprint(
         self, labels: dict[Split, Labels], teachers: Sequence[Bundle]
     ) -> dict[str, object]:
         """All that changes the model."""
-        weights = self.weights
         return {
             "data": {split: of_split.digest for split, of_split in labels.items()},
             "backbone": self.backbone,
-            "weights": weights and hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "weights": self.weights_sha256(),
             "teachers": [bundle.digest for bundle in teachers],
             "workers": self.workers,
             "recipe": asdict(self.recipe),
@@ -140,13 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the options and the labels, train, and make the bundle."""
     options = command_line.parse(Options, arguments)
     options.check()
-    data, output = folder(options.data), folder(options.output)
+    s3 = options.s3.resolved_for(options.data, options.output, *options.teachers)
+    data, output = folder(options.data, s3), folder(options.output, s3)
     labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
     check_validation(len(labels["val"]))
-    teachers = read_teachers(options)
+    teachers = read_teachers(options, s3)
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        claim(output, RunRecord("jobs.train", options.fingerprint(labels, teachers)), OWNED)
+        claim(output, RunRecord("jobs.train", options.fingerprint(labels, teachers), s3), OWNED)
         if (output / "bundle").holds(CARD):
             log.info("%s is trained already; nothing to do", output)
             return 0
@@ -175,9 +185,9 @@ def check_validation(faces: int) -> None:
         )
 
 
-def read_teachers(options: Options) -> list[Bundle]:
+def read_teachers(options: Options, s3: S3Options) -> list[Bundle]:
     """Read the cards of the models to learn from."""
-    teachers = [read_bundle(where) for where in options.teachers]
+    teachers = [read_bundle(where, s3) for where in options.teachers]
     for where, teacher in zip(options.teachers, teachers, strict=True):
         if unknown := set(options.recipe.tasks) - set(teacher.networks):
             raise UserError(
@@ -195,10 +205,10 @@ def train(
     from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
-        # Ray Train imports TensorFlow here, too, which says much that is no news to anybody.
-        from lib.training import workers
+        # Ray Train imports TensorFlow here, too, whose messages the job hides.
+        from lib.training import allocation, workers
 
-        cpus = workers.cpus_of_each(
+        cpus = allocation.cpus_of_each(
             options.workers, options.cpus, options.use_gpu,
             Cluster.of(resources, options.max_cluster), engine.machines(),
         )  # fmt: skip
@@ -230,23 +240,15 @@ def recipe_of(options: Options) -> Recipe:
     )
 
 
-def trained_before(weights: Path | None) -> dict[str, Any] | None:
-    """How the weights that training begins with were trained, where they are of a bundle."""
+def trained_before(weights: Path | None) -> Training | None:
+    """How the weights that training starts from were trained, where they are of a bundle."""
     if weights is None:
         return None
     try:
-        return json.loads((weights.parent / CARD).read_text("utf-8")).get("training")
-    except (OSError, ValueError):
+        card = json.loads((weights.parent / CARD).read_text("utf-8"))
+        return ModelCard.from_dict(card).training
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def learnt_from(teacher: Bundle) -> dict[str, Any]:
-    """What the card says of a model that this one learnt from."""
-    return {
-        "name": teacher.name,
-        "sha256": teacher.digest,
-        "training": teacher.card.get("training"),
-    }
 
 
 def make_bundle(
@@ -270,26 +272,22 @@ def make_bundle(
         )
 
     recipe = recipe_of(options)
-    facts: dict[str, Any] = {
-        "training": {
-            "source": source_of(data),
-            "terms": terms_of(data),
-            "data_sha256": {split: of_split.digest for split, of_split in labels.items()},
-            "faces": {split: len(of_split) for split, of_split in labels.items()},
-            "split": "by identity where it is known, else by the sha256 of each picture",
-            "backbone": options.backbone,
-            "weights": options.weights and options.weights.name,
-            "weights_sha256": options.fingerprint(labels, teachers)["weights"],
-            "weights_training": trained_before(options.weights),
-            "teachers": [learnt_from(teacher) for teacher in teachers],
-            "workers": options.workers,
-            "recipe": asdict(recipe),
-        },
-        "code": code_version(),
-    }
+    training = Training(
+        source=source_of(data),
+        terms=terms_of(data),
+        data_sha256={split: of_split.digest for split, of_split in labels.items()},
+        faces={split: len(of_split) for split, of_split in labels.items()},
+        backbone=options.backbone,
+        weights=options.weights.name if options.weights else None,
+        weights_sha256=options.weights_sha256(),
+        weights_training=trained_before(options.weights),
+        teachers=tuple(Teacher(t.name, t.digest, t.card.training) for t in teachers),
+        workers=options.workers,
+        recipe=asdict(recipe),
+    )
     with tempfile.TemporaryDirectory() as temporary, best.as_directory() as checkpoint:
         bundle = Path(temporary)
-        save(Path(checkpoint), options.backbone, recipe, bundle, facts)
+        save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
         calibrate(bundle, label(bundle, "val"))
         with_metrics(bundle, label(bundle, "test"))

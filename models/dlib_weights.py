@@ -1,4 +1,4 @@
-"""Turn dlib's face recognition weights into some for the trunk `dlib-resnet`.
+"""Turn dlib's face recognition weights into some for the backbone `dlib-resnet`.
 
     python -m models.dlib_weights --weights MANIFEST.json --faces FACES --output FILE.weights.h5
 
@@ -43,7 +43,7 @@ def main() -> None:
     from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tempfile
 
-    from lib.models.backbones.dlib_resnet import dlib_resnet_trunk
+    from lib.network_input import network_input
     from lib.training.faces import load_faces
     from lib.models.backbones.registry import BACKBONES  # isort: skip
 
@@ -52,11 +52,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         faces = load_faces(options.faces, "train", spec.size, Path(cache))
         chosen = np.random.default_rng(0).choice(len(faces), MEASURED, replace=False)
-        crops = faces.images[np.sort(chosen)] / np.float32(255)
-    trunk = dlib_resnet_trunk(spec.size)
-    fill(trunk, read(options.weights))
-    measure(trunk, ((crops - spec.pixels.mean) / spec.pixels.std).astype(np.float32))
-    trunk.save_weights(options.output)
+        crops = faces.images[np.sort(chosen)].astype(np.float32)
+    backbone = spec.build(spec.size)
+    fill(backbone, read(options.weights))
+    measure(backbone, network_input(crops, spec.pixels))
+    backbone.save_weights(options.output)
 
 
 def read(manifest: Path) -> Weights:
@@ -76,9 +76,9 @@ def read(manifest: Path) -> Weights:
     return weights
 
 
-def fill(trunk: Any, weights: Weights) -> None:
+def fill(backbone: Any, weights: Weights) -> None:
     """Set kernels, and normalisation to what it was folded into."""
-    convolutions, normalisations = _layers(trunk)
+    convolutions, normalisations = _layers(backbone)
     names = iter([name.removesuffix("/conv/filters") for name in weights if "filters" in name])
     for convolution, normalisation in zip(convolutions, normalisations, strict=True):
         name = next(names)
@@ -89,12 +89,12 @@ def fill(trunk: Any, weights: Weights) -> None:
         normalisation.set_weights([factor, summand, np.zeros_like(factor), variance])
 
 
-def measure(trunk: Any, crops: NDArray[np.float32]) -> None:
+def measure(backbone: Any, crops: NDArray[np.float32]) -> None:
     """Give each normalisation the statistics of what it sees, and leave what it computes."""
     import keras
 
-    _, normalisations = _layers(trunk)
-    seen = keras.Model(trunk.input, [layer.input for layer in normalisations])
+    _, normalisations = _layers(backbone)
+    seen = keras.Model(backbone.input, [layer.input for layer in normalisations])
     sums, squares = [0.0] * len(normalisations), [0.0] * len(normalisations)
     for start in range(0, len(crops), 64):
         for number, values in enumerate(seen.predict_on_batch(crops[start : start + 64])):
@@ -109,9 +109,9 @@ def measure(trunk: Any, crops: NDArray[np.float32]) -> None:
         layer.set_weights([factor * deviation, summand + factor * mean, mean, variance])
 
 
-def _layers(trunk: Any) -> tuple[list[Any], list[Any]]:
+def _layers(backbone: Any) -> tuple[list[Any], list[Any]]:
     """Convolutions and normalisations in the order of dlib's, without the shortcuts'."""
-    of = {kind: [x for x in trunk.layers if type(x).__name__ == kind] for kind in _KINDS}
+    of = {kind: [x for x in backbone.layers if type(x).__name__ == kind] for kind in _KINDS}
     return [c for c in of[_KINDS[0]] if c.kernel_size != (1, 1)], of[_KINDS[1]]
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from lib.faces.crop import CropSpec
-from lib.models.backbones.compact import WIDTHS, compact_trunk
-from lib.models.bundle import Bundle, Calibration, Pixels, write_bundle
-from lib.models.heads import GENDER_LABELS, age_head, gender_head
+from lib.models.backbones.compact import WIDTHS, compact
+from lib.models.bundle import Bundle, write_bundle
+from lib.models.heads import head
+from lib.models.model_card import BACKBONE, ModelCard
+from lib.network_input import CropSpec, Pixels
+from lib.tasks import TASKS
 
 SIDE = 32
 SPREAD = 60.0
@@ -16,25 +18,24 @@ SPREAD = 60.0
 
 
 def make_bundle(folder: Path, side: int = SIDE) -> Bundle:
-    """Write a compact trunk with random weights and both heads, for crops of `side` pixels."""
+    """Write a compact backbone with random weights and both heads, for crops of `side` pixels."""
     keras.utils.set_random_seed(0)
     networks = {
-        "trunk": compact_trunk(side),
-        "age": _opinionated(age_head(WIDTHS[-1])),
-        "gender": _opinionated(gender_head(WIDTHS[-1])),
+        BACKBONE: compact(side),
+        **{task: _opinionated(head(task, WIDTHS[-1])) for task in TASKS},
     }
     return write_bundle(
         folder,
-        name="tiny",
-        networks=networks,
-        crop=CropSpec(size=side, align="box"),
-        pixels=Pixels(),
-        gender_labels=GENDER_LABELS,
-        calibration=Calibration(age_interval_scale=1.5, gender_temperature=2.0),
-        facts={},
+        networks,
+        ModelCard(
+            "tiny",
+            CropSpec(size=side, align="box"),
+            Pixels(),
+            calibration={"age_interval_scale": 1.5, "gender_temperature": 2.0},
+        ),
     )
 
 
-def _opinionated(head: keras.Model) -> keras.Model:
-    head.set_weights([np.asarray(weights) * SPREAD for weights in head.get_weights()])
-    return head
+def _opinionated(network: keras.Model) -> keras.Model:
+    network.set_weights([np.asarray(weights) * SPREAD for weights in network.get_weights()])
+    return network

@@ -10,9 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from lib.common.errors import UserError
-
-Gender = Literal["female", "male"]
-GENDERS: tuple[Gender, ...] = get_args(Gender)
+from lib.tasks.gender import Gender
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

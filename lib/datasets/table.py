@@ -15,7 +15,8 @@ from pyarrow import csv
 
 from lib.common.errors import UserError
 from lib.datasets.dataset import Dataset
-from lib.datasets.labels import COLUMNS, Gender, as_age, gender_of_codes, gender_of_words
+from lib.datasets.labels import COLUMNS, as_age, gender_of_codes, gender_of_words
+from lib.tasks.gender import Gender
 
 
 @dataclass(frozen=True)

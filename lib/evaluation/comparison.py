@@ -8,14 +8,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib.scoring.schema import AGE_DISTRIBUTION, OK
+from lib.scoring.schema import OK
+from lib.tasks import TASKS
 
 LABEL_COLUMNS = (
-    "uri", "status", "error", "age", "age_low", "age_high", "gender", "gender_score", "model",
+    "uri", "status", "error",
+    *(name for task in TASKS.values() for name in task.evaluated_columns),
+    "model",
 )  # fmt: skip
 """What a comparison needs of the label row."""
-WELCOME_COLUMNS = (AGE_DISTRIBUTION.name,)
-"""What it can do more with."""
+WELCOME_COLUMNS = tuple(c.name for task in TASKS.values() for c in task.optional_columns)
+"""What it can use besides, where it is there."""
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,20 @@
 
 import json
 import platform
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-
-from lib.datasets.labels import GENDERS
-from lib.evaluation import plots
 from lib.evaluation.comparison import Comparison
-from lib.evaluation.metrics import Metrics, Predictions, as_table, evaluate, mean_distributions
-from lib.evaluation.predictions import age_distributions, predictions_of
+from lib.evaluation.metrics import AllPredictions, evaluate
+from lib.evaluation.text_table import as_table
 from lib.output.summary import PACKAGES
+from lib.tasks import TASKS, plots
+from lib.tasks.age import CLASS_SEPARATION
+from lib.tasks.task import Metrics
 
 METRICS, TABLE, PLOTS = "metrics.json", "metrics.txt", "plots"
 EXAMPLES = 20
 """Faces without a label that are named; all of them are counted."""
-SEPARATION = "class_separation"
 
 
 def write_evaluation(comparison: Comparison, output: Path) -> str:
@@ -36,21 +31,21 @@ def write_evaluation(comparison: Comparison, output: Path) -> str:
     Raises:
         OSError: the folder cannot be written to.
     """
-    predictions = predictions_of(comparison)
-    distributions = age_distributions(comparison.labels)
+    predictions = AllPredictions.of(comparison)
     figures = all_figures(comparison, predictions)
     table = readable(figures)
     plot_folder = output / PLOTS
-    for stale in plot_folder.glob(f"{SEPARATION}.*"):
+    for stale in plot_folder.glob(f"{CLASS_SEPARATION}.*"):
         stale.unlink()
-    for name, picture in pictures(predictions, distributions):
-        plots.save(picture, plot_folder, name)
+    for name, of_task in predictions.tasks.items():
+        for plot, figure in TASKS[name].plots(of_task, comparison.labels):
+            plots.save(figure, plot_folder, plot)
     (output / TABLE).write_text(table + "\n", "utf-8")
     (output / METRICS).write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return table
 
 
-def all_figures(comparison: Comparison, predictions: Predictions) -> Metrics:
+def all_figures(comparison: Comparison, predictions: AllPredictions) -> Metrics:
     """What was evaluated, with which software, and what `lib.evaluation.metrics.evaluate` gives."""
     without = comparison.without_label()
     return {
@@ -69,26 +64,7 @@ def readable(figures: Metrics) -> str:
     without = [f"  {face}" for face in figures["without_label"]["examples"]]
     if figures["age_argmax"] is None:
         without.append(
-            f"no age distributions, hence no arg max and no plot {SEPARATION}; "
+            f"no age distributions, hence no arg max and no plot {CLASS_SEPARATION}; "
             "jobs.score --age-distribution writes them"
         )
     return "\n".join([*about, f"faces: {statuses}", *without, "", as_table(figures)])
-
-
-def pictures(
-    predictions: Predictions, distributions: NDArray[np.float32] | None
-) -> Iterator[tuple[str, Figure]]:
-    """Draw all plots that can be drawn, each with its name; class separation needs distributions."""
-    p = predictions
-    yield "true_against_predicted", plots.true_against_predicted(p.true_age, p.age)
-    yield "error_by_age_band", plots.error_by_age_band(p.true_age, p.age)
-    known = np.isin(p.true_gender, GENDERS) & ~np.isnan(p.female)
-    is_female, female = (p.true_gender == "female")[known], p.female[known]
-    yield "gender_roc", plots.gender_roc(is_female, female)
-    yield "gender_reliability", plots.gender_reliability(is_female, female)
-    if distributions is not None:
-        given = ~np.isnan(distributions[:, 0])
-        # An age with a fraction, as the mean of what people said is, counts for the nearest class.
-        nearest = np.rint(p.true_age[given])
-        means = mean_distributions(nearest, distributions[given].astype(np.float64))
-        yield SEPARATION, plots.class_separation(means)

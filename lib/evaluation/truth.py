@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from lib.common.errors import UserError
-from lib.datasets.labels import Gender
 from lib.datasets.table import Names, read_table
+from lib.tasks.age import AGE
+from lib.tasks.gender import GENDER, Gender
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class TruthColumns:
     """
 
     path: str = "path"
-    age: str = "age"
-    gender: str | None = "gender"
+    age: str = AGE.name
+    gender: str | None = GENDER.name
     group: str | None = None
     sigma: str | None = None
 
@@ -55,11 +56,11 @@ def read_truth(file: Path, columns: TruthColumns, zero: Gender | None = None) ->
     except OSError as error:
         raise UserError(f"cannot read --truth {str(file)!r}: {error.strerror}") from None
     # Whole years are what images are trained on; what people say of a face has fractions.
-    numbers = {"age": columns.age} | ({"sigma": columns.sigma} if columns.sigma else {})
+    numbers = {AGE.name: columns.age} | ({"sigma": columns.sigma} if columns.sigma else {})
     return pa.table(
         {
             "name": labels["path"],
-            "gender": labels["gender"],
+            GENDER.name: labels[GENDER.name],
             "group": labels["group"],
             **_read_numbers(file, numbers),
         }

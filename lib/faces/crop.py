@@ -5,9 +5,7 @@ as in the chips of UTKFace. By "box" and by "landmarks" a crop is a similarity (
 picture, sampled with care; "stretched" and "eyes" do, to the pixel, what published models were fed with.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, assert_never, get_args
+from typing import assert_never
 
 import cv2
 import numpy as np
@@ -16,72 +14,10 @@ from numpy.typing import NDArray
 
 from lib.faces.detections import Detections
 from lib.images import Picture
-
-Point = tuple[float, float]
-Align = Literal["box", "landmarks", "stretched", "eyes"]
-
-# Where ArcFace has the five landmarks in its crops of 112 x 112 (Deng et al. 2019).
-ARCFACE_TEMPLATE: tuple[Point, ...] = (
-    (38.2946 / 112, 51.6963 / 112),
-    (73.5318 / 112, 51.5014 / 112),
-    (56.0252 / 112, 71.7366 / 112),
-    (41.5493 / 112, 92.3655 / 112),
-    (70.7299 / 112, 92.2041 / 112),
-)
+from lib.network_input import CropSpec
 
 _OVERSAMPLING = 2
 _TINY = 1e-6
-
-
-@dataclass(frozen=True)
-class CropSpec:
-    """How a model wants its faces; stored in its card.
-
-    Attributes:
-        size: Side of the crop in pixels.
-        align: "box": the square around the box's centre with the box's longer side, upright.
-            "landmarks": turned, scaled and shifted so that the landmarks lie on the template, by
-            least squares.
-            "stretched": the box with its margin, whatever its shape, resized to the square.
-            "eyes": as the package `deepface` does it: turned by the line through the eyes, about the
-            box's centre; the box without margin, in whole pixels; scaled, without averaging, to fit
-            into the square, its sides truncated to whole pixels; and the rest black.
-        margin: For "box" and "stretched": share of the box's side, with "box" of the longer one,
-            that is added on each side.
-        template: For "landmarks": x and y of the five landmarks, in the order of `Detections`, as
-            shares of the crop's side.
-    """
-
-    size: int
-    align: Align
-    margin: float = 0.0
-    template: tuple[Point, ...] = ARCFACE_TEMPLATE
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"the size of a crop must be positive, not {self.size}")
-        if self.align not in get_args(Align):
-            choices = ", ".join(get_args(Align))
-            raise ValueError(f"faces are aligned by one of {choices}, not by {self.align!r}")
-        if self.margin <= -0.5:
-            raise ValueError(f"a margin of {self.margin} leaves nothing of the box")
-        if np.shape(self.template) != (5, 2):
-            raise ValueError("the template must be five points, x and y")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "CropSpec":
-        """Undo `to_dict`, also after a way through JSON.
-
-        Raises:
-            TypeError: A field is missing or unknown.
-            ValueError: A value is out of its range.
-        """
-        template = tuple((float(x), float(y)) for x, y in values.get("template", ARCFACE_TEMPLATE))
-        return cls(**{**values, "template": template})
 
 
 def crop_faces(

@@ -1,99 +1,191 @@
-"""`CARD.md`: what `card.json` says, for people."""
+"""`card.json`: how the networks of a bundle are used, and what people should know about them.
 
-import textwrap
+`ModelCard` has one reader and one writer: `from_dict` and `to_dict`. Readers ignore keys that they do
+not know, so that cards of other versions can be read.
+"""
+
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
-import jinja2
+from lib.network_input import CropSpec, Pixels
+from lib.tasks import TASKS
 
-WEAK_ERROR, WEAK_GENDER = 1.25, 1.5
-"""Weak is where the error in years, or the share of wrong genders, is that many times the whole's."""
+FORMAT = 1
+BACKBONE = "trunk"
+"""Name of the backbone's network in cards and files."""
+CLASS_LABELS: dict[str, tuple[str, ...]] = {
+    name: task.labels for name, task in TASKS.items() if task.labels
+}
+"""Labels of the classes, in the order of the networks that are trained here."""
+NOT_CALIBRATED = {task.factor: 1.0 for task in TASKS.values()}
 
-_TEMPLATE = Path(__file__).with_name("CARD.md.jinja")
+_T = TypeVar("_T")
 
 
-def as_markdown(card: Mapping[str, Any]) -> str:
-    """Describe a model.
+@dataclass(frozen=True)
+class NetworkFile:
+    """The file of a network.
 
-    Args:
-        card: of a bundle that jobs.train has made, with `metrics` of the split test.
+    Attributes:
+        file: its name in the folder of the card.
+        sha256: digest of its bytes, hexadecimal.
     """
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )  # Markdown, not HTML
-    environment.filters |= {"error": _error, "accuracy": _accuracy, "within_5": _within_5}
-    environment.filters |= {"start": _start, "teacher": _teacher}
-    test = card["metrics"]["test"]
-    text = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
-        **card, test=test, weak="; ".join(_weak(test))
-    )
-    return "\n\n".join(_filled(part) for part in text.split("\n\n"))
+
+    file: str
+    sha256: str
 
 
-def _filled(part: str) -> str:
-    """A paragraph in lines of one length; tables and headings as they are."""
-    if part.lstrip().startswith(("|", "#")):
-        return part
-    end = "\n" if part.endswith("\n") else ""
-    return textwrap.fill(part, 106, break_long_words=False, break_on_hyphens=False) + end
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained.
+
+    Attributes:
+        source: the data set.
+        terms: under which its publishers give it.
+        data_sha256: digest of the faces of each split.
+        faces: number of faces of each split.
+        backbone: name in `lib.models.backbones.registry.BACKBONES`.
+        weights: name of the file that the backbone started from; None: random weights.
+        weights_sha256: digest of that file.
+        weights_training: how those weights were trained, where that is known.
+        teachers: models whose answers were learnt, too.
+        workers: processes that trained together.
+        recipe: the fields of `lib.training.recipe.Recipe`.
+    """
+
+    source: str = "unknown"
+    terms: str = "unknown"
+    data_sha256: Mapping[str, str] = field(default_factory=dict)
+    faces: Mapping[str, int] = field(default_factory=dict)
+    backbone: str = "unknown"
+    weights: str | None = None
+    weights_sha256: str | None = None
+    weights_training: "Training | None" = None
+    teachers: "tuple[Teacher, ...]" = ()
+    workers: int = 1
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Training":
+        """Read plain values."""
+        known = _known(cls, values)
+        if known.get("weights_training"):
+            known["weights_training"] = cls.from_dict(known["weights_training"])
+        known["teachers"] = tuple(map(Teacher.from_dict, known.get("teachers", ())))
+        return cls(**known)
 
 
-def _start(training: Mapping[str, Any]) -> str:
-    """What a training began with, in words; where that was trained, too, with what that began with."""
-    if not training["weights"]:
-        return "random weights"
-    said = f"the weights `{training['weights']}` (sha256 {training['weights_sha256'][:16]}…)"
-    if before := training.get("weights_training"):
-        said += f", trained before {_course(before)}"
-    return said
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose answers another one learnt.
+
+    Attributes:
+        name: of the model.
+        sha256: digest of its card.
+        training: how it was trained, where that is known.
+    """
+
+    name: str
+    sha256: str
+    training: Training | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Teacher":
+        """Read plain values."""
+        known = _known(cls, values)
+        if known.get("training"):
+            known["training"] = Training.from_dict(known["training"])
+        return cls(**known)
 
 
-def _course(training: Mapping[str, Any]) -> str:
-    return (
-        f"for {training['recipe']['epochs']} epochs on {training['faces']['train']:,} faces of "
-        f"{training['source']}, which in turn began with {_start(training)}"
-    )
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is written about a model.
+
+    Attributes:
+        name: of the model, for people.
+        crop: how faces are cut out.
+        pixels: how crops become input.
+        networks: file of each network: of the tasks and, where they share one, of `BACKBONE`.
+        class_labels: what the outputs of a task's network mean, in order, where classes are names.
+        calibration: factors by name (`Task.factor`), fitted on validation data.
+        training: how it was trained, where that is known.
+        code: version of the code that made it.
+        validation: metrics of the epoch whose weights these are.
+        metrics: by split, what `lib.evaluation.metrics.evaluate` returns.
+        preprocessing: name in `lib.models.preprocessing`, of imported models.
+        sources: file and digest that each network was imported from.
+    """
+
+    name: str
+    crop: CropSpec
+    pixels: Pixels
+    networks: Mapping[str, NetworkFile] = field(default_factory=dict)
+    class_labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
+    calibration: Mapping[str, float] = field(default_factory=lambda: NOT_CALIBRATED)
+    training: Training | None = None
+    code: str | None = None
+    validation: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] | None = None
+    preprocessing: str | None = None
+    sources: Mapping[str, NetworkFile] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; what is not known is left out."""
+        values = {name: getattr(self, name) for name in _FACTS}
+        facts = {name: _plain(value) for name, value in values.items() if value is not None}
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "networks": _plain(self.networks),
+            "crop": self.crop.to_dict(),
+            "pixels": asdict(self.pixels),
+            **{f"{task}_labels": list(labels) for task, labels in self.class_labels.items()},
+            "calibration": dict(self.calibration),
+            **facts,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+        """Read plain values.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: they are not a card.
+        """
+        facts = {name: values[name] for name in _FACTS if values.get(name) is not None}
+        if "training" in facts:
+            facts["training"] = Training.from_dict(facts["training"])
+        if "sources" in facts:
+            facts["sources"] = _files(facts["sources"])
+        calibration = {name: float(values["calibration"].get(name, 1.0)) for name in NOT_CALIBRATED}
+        return cls(
+            name=values["name"],
+            crop=CropSpec.from_dict(values["crop"]),
+            pixels=Pixels(**values["pixels"]),
+            networks=_files(values["networks"]),
+            class_labels={task: tuple(values[f"{task}_labels"]) for task in CLASS_LABELS},
+            calibration=calibration,
+            **facts,
+        )
 
 
-def _teacher(teacher: Mapping[str, Any]) -> str:
-    """A model that another one learnt from, in words."""
-    said = f"{teacher['name']} (sha256 {teacher['sha256'][:16]}…)"
-    training = teacher["training"]
-    return f"{said}, trained {_course(training)}" if training else said
+_FACTS = ("training", "code", "validation", "metrics", "preprocessing", "sources")
 
 
-def _weak(test: Mapping[str, Any]) -> list[str]:
-    """The ages at which the model errs far more than on the whole, in words."""
-    bands = {name: part for name, part in test["by_age_band"].items() if part["count"]}
-    high = WEAK_ERROR * (test["age"]["mae"] or 0)
-    age = [name for name, part in bands.items() if (part["age"]["mae"] or 0) > high]
-    wrong = WEAK_GENDER * _share_wrong(test)
-    gender = [name for name, part in bands.items() if _share_wrong(part) > wrong]
-    said = (("age", age), ("gender", gender))
-    return [f"{what} is asked of people of {', '.join(ages)} years" for what, ages in said if ages]
+def _files(values: Mapping[str, Any]) -> dict[str, NetworkFile]:
+    return {name: NetworkFile(**_known(NetworkFile, value)) for name, value in values.items()}
 
 
-def _share_wrong(figures: Mapping[str, Any]) -> float:
-    accuracy = figures["gender"]["accuracy"]
-    return 0.0 if accuracy is None else 1 - accuracy
+def _known(cls: type[_T], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields of a dataclass."""
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    return {name: values[name] for name in names if name in values}
 
 
-def _error(figures: Mapping[str, Any]) -> str:
-    return _with_interval(figures["age"]["mae"], figures["confidence_95"]["age_mae"], "{:.2f}")
-
-
-def _accuracy(figures: Mapping[str, Any]) -> str:
-    interval = figures["confidence_95"]["gender_accuracy"]
-    return _with_interval(figures["gender"]["accuracy"], interval, "{:.1%}")
-
-
-def _within_5(figures: Mapping[str, Any]) -> str:
-    return _with_interval(figures["age"]["cs5"], figures["confidence_95"]["age_cs5"], "{:.1%}")
-
-
-def _with_interval(value: float | None, interval: list[float] | None, form: str) -> str:
-    if value is None:
-        return "–"
-    text = form.format(value)
-    return f"{text} ({' to '.join(map(form.format, interval))})" if interval else text
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

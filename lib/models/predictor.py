@@ -1,11 +1,14 @@
 """Crops → probabilities: a bundle's networks, loaded and compiled."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from lib.models.bundle import Bundle, Precision
 from lib.models.network_file import load_network
+from lib.network_input import network_input
 
 BATCH_PIXELS = 64 * 80 * 80
 """Pixels of the faces in one call of the networks: 64 faces at 80 pixels, 8 at 224.
@@ -21,17 +24,17 @@ instructions for it: 1.8 times the speed.
 
 
 class Predictor:
-    """The networks of one or both tasks; where both stand on one trunk, that is computed once."""
+    """The networks of some tasks; a backbone that they share is computed once."""
 
     def __init__(
-        self, bundle: Bundle, tasks: tuple[str, ...], precision: Precision = "float32"
+        self, bundle: Bundle, tasks: Sequence[str], precision: Precision = "float32"
     ) -> None:
         """Load the networks of `tasks`, to compute in `precision`.
 
         Raises:
             UserError: a file holds no network that Keras can load without running code from it.
         """
-        self._trunk = load_network(bundle.trunk, precision) if bundle.trunk else None
+        self._backbone = load_network(bundle.backbone, precision) if bundle.backbone else None
         self._heads = {task: load_network(bundle.networks[task], precision) for task in tasks}
         self._pixels = bundle.pixels
         crop = tf.TensorSpec((None, bundle.crop.size, bundle.crop.size, 3), tf.uint8)
@@ -42,18 +45,16 @@ class Predictor:
 
         self._forward = forward
         self._batch = max(1, BATCH_PIXELS // bundle.crop.size**2)
-        # The networks take no batch of nothing, and a batch without a face is nothing unusual.
-        self._nothing = {
+        # Keras rejects empty batches; batches without faces are common.
+        self._empty = {
             task: np.zeros((0, head.output_shape[-1]), np.float32)
             for task, head in self._heads.items()
         }
 
     def probabilities(self, crops: tf.Tensor) -> dict[str, tf.Tensor]:
         """The networks in a graph: RGB float32 (n, size, size, 3) in 0..255 → by task (n, classes)."""
-        pixels = self._pixels
-        x = crops if pixels.channels == "rgb" else crops[..., ::-1]
-        x = (x * pixels.scale - pixels.mean) / pixels.std
-        x = x if self._trunk is None else self._trunk(x, training=False)
+        x = network_input(crops, self._pixels)
+        x = x if self._backbone is None else self._backbone(x, training=False)
         return {task: head(x, training=False) for task, head in self._heads.items()}
 
     def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -66,9 +67,10 @@ class Predictor:
             By task, float32 (n, classes).
         """
         starts = range(0, len(crops), self._batch)
-        # A GPU is given all before the first result is fetched: it copies one while it computes another.
+        # All batches go to the GPU before the first result is fetched: it
+        # copies one while it computes another.
         chunks = [self._forward(crops[start : start + self._batch]) for start in starts]
         return {
-            task: np.concatenate([nothing, *(chunk[task] for chunk in chunks)])
-            for task, nothing in self._nothing.items()
+            task: np.concatenate([empty, *(chunk[task] for chunk in chunks)])
+            for task, empty in self._empty.items()
         }

@@ -7,9 +7,8 @@ differ between the two, so whoever imports the weights chooses.
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.faces.crop import CropSpec
 from lib.models.backbones.vgg_face_weights import SIZE
-from lib.models.bundle import Pixels
+from lib.network_input import CropSpec, Pixels
 
 Name = Literal["deepface", "training"]
 

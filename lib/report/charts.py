@@ -20,15 +20,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.stats import norm
 
-from lib.datasets.labels import GENDERS
-from lib.evaluation.metrics import AGE_BANDS, age_band
-from lib.models.expectation import AGE_CLASSES
 from lib.report.colours import DARK, LIGHT, Theme
-from lib.report.label_statistics import MOST_FACES, SCORE_BINS, STD_STEP, Counts, Tally
+from lib.report.label_statistics import MOST_FACES, SCORE_BINS, Counts, LabelStatistics
+from lib.tasks import TASKS
+from lib.tasks.age import AGE, AGE_BANDS, STD_STEP, age_band
+from lib.tasks.expectation import AGE_CLASSES
+from lib.tasks.gender import FEMALE, GENDERS, MALE
+from lib.tasks.task import Histogram
 
 PYRAMID_STEP = 5
 """Years of a bar of the pyramid."""
 
+_FACE_SCORES = Histogram(
+    "Face: confidence",
+    np.linspace(0, 1, SCORE_BINS + 1),
+    "{:.2f}",
+    "{share:.0%} of the faces were found with a confidence of at least {edge}.",
+    0.9,
+)
 _POINTS_PER_INCH = 72  # a point of an SVG is a pixel of the page
 _TEXT = 12.5
 _WIDE, _NARROW, _SMALL = (560, 330), (340, 330), (300, 190)
@@ -74,9 +83,10 @@ class Chart:
 Draw = Callable[[Axes, Theme], None]
 
 
-def age_pyramid(tally: Tally) -> Chart:
+def age_pyramid(statistics: LabelStatistics) -> Chart:
     """Faces by age and gender."""
-    bands = _in_steps(tally.ages)
+    bands = _in_steps(statistics.ages)
+    by_gender = dict(zip(GENDERS, bands, strict=True))
     female, male = bands
     names = [_band_name(number) for number in range(len(female))]
 
@@ -92,11 +102,11 @@ def age_pyramid(tally: Tally) -> Chart:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, symmetric=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
         axes.grid(axis="x")
-        for side, name, colour in ((0.0, "female", theme.female), (1.0, "male", theme.male)):
+        for side, name, colour in ((0.0, FEMALE, theme.female), (1.0, MALE, theme.male)):
             axes.text(
                 side,
                 1.03,
-                f"{name} {bands[GENDERS.index(name)].sum():,}",
+                f"{name} {by_gender[name].sum():,}",
                 transform=axes.transAxes,
                 ha="left" if side == 0 else "right",
                 color=colour,
@@ -106,10 +116,10 @@ def age_pyramid(tally: Tally) -> Chart:
     total = bands.sum(axis=0)
     return Chart(
         "Age and gender",
-        f"Of {_faces(tally.faces)}, {female.sum():,} are labelled female and {male.sum():,} male; "
+        f"Of {_faces(statistics.faces)}, {female.sum():,} are labelled female and {male.sum():,} male; "
         f"the most, {total.max():,}, are {names[total.argmax()]} years old.",
         Table(
-            ("age", "female", "male"),
+            (AGE.name, *GENDERS),
             [(n, f"{f:,}", f"{m:,}") for n, f, m in zip(names, female, male, strict=True)],
         ),
         _pictures(draw, _WIDE),
@@ -117,9 +127,9 @@ def age_pyramid(tally: Tally) -> Chart:
     )
 
 
-def age_distribution(tally: Tally) -> Chart:
+def age_distribution(statistics: LabelStatistics) -> Chart:
     """Faces by age: as labelled, and with the uncertainty of each label."""
-    labelled, spread = tally.ages.sum(axis=0), spread_ages(tally.age_and_std)
+    labelled, spread = statistics.ages.sum(axis=0), spread_ages(statistics.age_and_std)
     years = np.arange(AGE_CLASSES)
 
     def draw(axes: Axes, theme: Theme) -> None:
@@ -145,7 +155,7 @@ def age_distribution(tally: Tally) -> Chart:
         "Distribution of ages",
         f"The median of the ages is {_quantile(labelled, 0.5):.0f} years; half of the faces are between "
         f"{_quantile(labelled, 0.25):.0f} and {_quantile(labelled, 0.75):.0f}.",
-        Table(("age", "faces", "with uncertainty"), rows),
+        Table((AGE.name, "faces", "with uncertainty"), rows),
         _pictures(draw, _WIDE),
         _pictures(draw, _NARROW),
         note="The line spreads every face over the years that its label leaves open, as a normal "
@@ -154,9 +164,9 @@ def age_distribution(tally: Tally) -> Chart:
     )
 
 
-def faces_per_image(tally: Tally) -> Chart:
+def faces_per_image(statistics: LabelStatistics) -> Chart:
     """Images by the number of their faces."""
-    counts = tally.faces_per_image
+    counts = statistics.faces_per_image
     last = max(3, int(np.flatnonzero(counts).max(initial=0)))
     counts = counts[: last + 1]
     names = [f"{n}+" if n == MOST_FACES else str(n) for n in range(last + 1)]
@@ -171,38 +181,13 @@ def faces_per_image(tally: Tally) -> Chart:
     )
 
 
-def confidence(tally: Tally) -> list[Chart]:
+def confidence(statistics: LabelStatistics) -> list[Chart]:
     """How sure the labels are: of gender, of age, and of the face itself, if one was looked for."""
-    stds = tally.age_and_std.sum(axis=0)
     charts = [
-        _histogram(
-            "Gender: probability",
-            tally.gender_scores,
-            np.linspace(0.5, 1, SCORE_BINS + 1),
-            "{:.2f}",
-            "{share:.0%} of the faces have a gender with a probability of at least {edge}.",
-            0.9,
-        ),
-        _histogram(
-            "Age: uncertainty, years",
-            stds,
-            np.arange(len(stds) + 1) * STD_STEP,
-            "{:g}",
-            "{share:.0%} of the faces have an age with a standard deviation of at least {edge} years.",
-            10,
-        ),
+        _histogram(task.histogram, statistics.certainties[name]) for name, task in TASKS.items()
     ]
-    if tally.face_scores.any():
-        charts.append(
-            _histogram(
-                "Face: confidence",
-                tally.face_scores,
-                np.linspace(0, 1, SCORE_BINS + 1),
-                "{:.2f}",
-                "{share:.0%} of the faces were found with a confidence of at least {edge}.",
-                0.9,
-            )
-        )
+    if statistics.face_scores.any():
+        charts.append(_histogram(_FACE_SCORES, statistics.face_scores))
     return charts
 
 
@@ -210,7 +195,7 @@ def spread_ages(age_and_std: Counts) -> np.ndarray:
     """Faces expected at each age, when each face counts as a normal distribution.
 
     Args:
-        age_and_std: (101, 61) faces by age and standard deviation, as `Tally` has them.
+        age_and_std: (101, 61) faces by age and standard deviation, as `LabelStatistics` has them.
 
     Returns:
         (101,) floats; the sum is the number of faces: what would lie outside of 0 to 100 years is
@@ -224,10 +209,9 @@ def spread_ages(age_and_std: Counts) -> np.ndarray:
     return faces
 
 
-def _histogram(
-    title: str, counts: Counts, edges: np.ndarray, number: str, sentence: str, edge: float
-) -> Chart:
+def _histogram(histogram: Histogram, counts: Counts) -> Chart:
     """A chart of many narrow bars; its table has a fifth of them."""
+    title, edges, number, sentence, edge = histogram
 
     def draw(axes: Axes, theme: Theme) -> None:
         axes.bar(edges[:-1], counts, np.diff(edges) * 0.88, align="edge", color=theme.accent)

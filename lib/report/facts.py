@@ -1,20 +1,18 @@
 """The facts of a run, in words: where the labels are from, what made them, and how fast."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from lib.archive.manifest import Manifest
 from lib.common.progress import duration
+from lib.models.model_card import ModelCard, Training
 from lib.output.reader import Output
 from lib.output.summary import Summary
 from lib.report.gallery import shorten
+from lib.tasks import TASKS
 
 Fact = tuple[str, str]
 _MOST_SOURCES = 5
-_TEST_FIGURES = {
-    "age, mean absolute error": lambda m: f"{m['age']['mae']:.2f} years",
-    "age inside the 80% interval": lambda m: f"{m['age']['interval_coverage']:.1%}",
-    "gender": lambda m: f"{m['gender']['accuracy']:.1%} right",
-}
 
 
 class FactGroup(NamedTuple):
@@ -51,24 +49,43 @@ def _archive(output: Output, manifest: Manifest | None) -> FactGroup:
 
 
 def _model(output: Output) -> FactGroup:
-    card = output.record.model
-    training, test = card.get("training", {}), card.get("metrics", {}).get("test", {})
+    card = model_card(output)
+    training = None if card is None else card.training
     rows = [("model", str(output.fingerprint.get("model", "")))]
     detector = str(output.fingerprint.get("detector", ""))
     rows.append(
         ("faces found by", "nobody: the images are face crops" * (detector == "none") or detector)
     )
-    if "data" in training:
-        rows.append(("trained on", str(training["data"])))
-    if "train" in training.get("faces", {}):
-        rows.append(("faces it learned from", f"{training['faces']['train']:,}"))
-    for name, words in _TEST_FIGURES.items():
-        try:
-            rows.append((name, words(test)))
-        except (KeyError, TypeError, ValueError):  # a model of other makers may lack any figure
-            continue
+    if training is not None:
+        rows += [("trained on", _trained_on(training)), ("terms", training.terms)]
+    test = card.metrics.get("test", {}) if card is not None and card.metrics else {}
+    for task in TASKS.values():
+        with suppress(KeyError, TypeError, ValueError):  # other makers' cards may lack figures
+            rows += task.facts(test)
     note = "The figures are the model card's, on faces of its own test set. Other archives differ."
     return FactGroup("Model", rows, note if test else "")
+
+
+def terms_of_model(output: Output) -> list[str]:
+    """A sentence about what the model was trained on and the terms of that; none if it is unknown."""
+    card = model_card(output)
+    if card is None or card.training is None:
+        return []
+    trained_on, terms = _trained_on(card.training), card.training.terms
+    return [f"The model was trained on {trained_on}; terms: {terms}."]
+
+
+def model_card(output: Output) -> ModelCard | None:
+    """The card of the model that labelled, from the run's record; None: it has no readable one."""
+    try:
+        return ModelCard.from_dict(output.record.model)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _trained_on(training: Training) -> str:
+    faces = training.faces.get("train")
+    return training.source if faces is None else f"{faces:,} faces of {training.source}"
 
 
 def _speed(summary: Summary) -> FactGroup:

@@ -9,11 +9,9 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from lib.evaluation.metrics import age_band
 from lib.images import ImageError, Picture, decode
 from lib.output.reader import Output
 from lib.report.label_statistics import Place
@@ -22,6 +20,7 @@ from lib.scoring.schema import NO_FACE, OK, label_schema
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.fetch import FetchError
+from lib.tasks.age import AGE
 
 LARGE, SMALL = (760, 640), (340, 340)
 """What the pictures fit into, in pixels."""
@@ -92,7 +91,7 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
         with output.open(file) as parquet:
             wanted = pa.array([place.row for place in group])
             rows += parquet.read(columns).take(wanted).to_pylist()
-    return sorted(rows, key=lambda r: (r["age"] is None, r["age"] or 0, r["status"], r["id"]))
+    return sorted(rows, key=lambda row: (*AGE.order_of(row), row["status"], row["id"]))
 
 
 class Originals:
@@ -201,7 +200,7 @@ def _item(row: Mapping[str, Any], originals: Originals) -> Item:
         name=shorten(PurePosixPath(row["uri"]).name, 80),
         uri=shorten(row["uri"]),
         error=shorten(error),
-        band="" if row["age"] is None else age_band(np.array([row["age"]]))[0],
+        band=AGE.band_of(row),
         small=small,
         large=large,
     )

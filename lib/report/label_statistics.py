@@ -11,21 +11,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lib.datasets.labels import GENDERS
-from lib.models.expectation import AGE_CLASSES
 from lib.output.reader import LabelFile, Output
 from lib.scoring.schema import NO_FACE, OK
+from lib.tasks import TASKS
+from lib.tasks.age import AGE
+from lib.tasks.gender import GENDER
 
 BATCH_ROWS = 1 << 16
 MOST_FACES = 10
 """Images with as many faces, or more, are counted together."""
-STD_STEP, STD_BINS = 0.5, 61
-"""Standard deviations of ages are counted in steps of half a year; 30 years and above together."""
 SCORE_BINS = 50
 SEED = 0x5EED
 
 _FACE = "faces.list.element"
-_FACE_COLUMNS = ("age", "age_std", "gender", "gender_score", "face_score")
+_FACE_COLUMNS = (*(name for task in TASKS.values() for name in task.counted_columns), "face_score")
 COLUMNS = ["id", "status", "face_count", *(f"{_FACE}.{name}" for name in _FACE_COLUMNS)]
 
 Counts = NDArray[np.int64]
@@ -80,7 +79,7 @@ class Sample:
         return sorted(place for _, _, place in self._largest_first)
 
 
-class Tally:
+class LabelStatistics:
     """Counts over all label rows.
 
     Attributes:
@@ -88,8 +87,8 @@ class Tally:
         faces_per_image: (11,) images with 0 to 9 faces, or 10 and more; of those that could be read.
         ages: (2, 101) faces by gender, female first, and age in whole years.
         age_and_std: (101, 61) faces by age, to the nearest year, and its standard deviation in
-            steps of `STD_STEP`.
-        gender_scores: (50,) faces by the probability of their gender, from 0.5 to 1.
+            steps of `lib.tasks.age.STD_STEP`.
+        certainties: of each task (bins,) faces by how sure the label is; see `Task.histogram`.
         face_scores: (50,) faces by the detector's confidence, from 0 to 1; all 0 without a detector.
     """
 
@@ -101,9 +100,10 @@ class Tally:
         """
         self.statuses: Counter[str] = Counter()
         self.faces_per_image = np.zeros(MOST_FACES + 1, np.int64)
-        self.ages = np.zeros((len(GENDERS), AGE_CLASSES), np.int64)
-        self.age_and_std = np.zeros((AGE_CLASSES, STD_BINS), np.int64)
-        self.gender_scores = np.zeros(SCORE_BINS, np.int64)
+        bins = {name: len(task.histogram.edges) - 1 for name, task in TASKS.items()}
+        self.ages = np.zeros((GENDER.classes, AGE.classes), np.int64)
+        self.age_and_std = np.zeros((AGE.classes, bins[AGE.name]), np.int64)
+        self.certainties = {name: np.zeros(count, np.int64) for name, count in bins.items()}
         self.face_scores = np.zeros(SCORE_BINS, np.int64)
         self._faces = 0
         self._samples = {status: Sample(size) for status, size in sample_sizes.items()}
@@ -143,15 +143,15 @@ class Tally:
 
     def _add_faces(self, faces: pa.StructArray) -> None:
         self._faces += len(faces)
-        age, std = _numpy(faces.field("age")), _numpy(faces.field("age_std"))
-        gender = _numpy(pc.index_in(faces.field("gender"), pa.array(GENDERS)))
-        _count(self.ages, gender, age)
-        _count(self.age_and_std, np.rint(age), np.rint(std / STD_STEP))
-        _count(self.gender_scores, (_numpy(faces.field("gender_score")) - 0.5) * 2 * SCORE_BINS)
+        age = AGE.class_of(faces)
+        _count(self.ages, GENDER.class_of(faces), age)
+        _count(self.age_and_std, np.rint(age), AGE.certainty_bin(faces))
+        for name, task in TASKS.items():
+            _count(self.certainties[name], task.certainty_bin(faces))
         _count(self.face_scores, _numpy(faces.field("face_score")) * SCORE_BINS)
 
 
-def tally(output: Output, sample_sizes: Mapping[str, int]) -> Tally:
+def count_labels(output: Output, sample_sizes: Mapping[str, int]) -> LabelStatistics:
     """Count all label rows of an output.
 
     Args:
@@ -161,7 +161,7 @@ def tally(output: Output, sample_sizes: Mapping[str, int]) -> Tally:
     Raises:
         UserError: a file is not readable Parquet.
     """
-    counts = Tally(sample_sizes)
+    counts = LabelStatistics(sample_sizes)
     for file in output.label_files():
         with output.open(file) as rows:
             counts.add_file(file, rows)

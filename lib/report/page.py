@@ -11,16 +11,16 @@ from pathlib import Path, PurePosixPath
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lib.datasets.labels import GENDERS
-from lib.evaluation.metrics import AGE_BANDS
 from lib.output.reader import Output
 from lib.report.charts import Chart, age_distribution, age_pyramid, confidence, faces_per_image
 from lib.report.colours import DARK, LIGHT, Theme
-from lib.report.facts import FactGroup, facts
+from lib.report.facts import FactGroup, facts, terms_of_model
 from lib.report.gallery import Item, shorten
-from lib.report.label_statistics import Tally
-from lib.report.picture import age_and_gender
+from lib.report.label_statistics import LabelStatistics
+from lib.report.picture import face_label
 from lib.scoring.schema import NO_FACE, OK, STATUSES
+from lib.tasks.age import AGE_BANDS
+from lib.tasks.gender import GENDER, GENDERS
 
 _HERE = Path(__file__).parent
 _USE = (
@@ -88,22 +88,22 @@ class Errors:
 class Report:
     """What the template of the page asks for."""
 
-    def __init__(self, output: Output, tally: Tally, items: Sequence[Item]) -> None:
+    def __init__(self, output: Output, statistics: LabelStatistics, items: Sequence[Item]) -> None:
         """Draw the charts and put everything into words.
 
         Args:
             output: of the labelling.
-            tally: of all its rows.
+            statistics: of all its rows.
             items: the sampled images, in the order of the gallery.
         """
-        self._output, self._tally = output, tally
+        self._output, self._statistics = output, statistics
         self.items = items
         self.facts: list[FactGroup] = facts(output)
         self.large_charts: list[Chart] = []
         self.small_charts: list[Chart] = []
-        if tally.faces:
-            self.large_charts = [age_pyramid(tally), age_distribution(tally)]
-            self.small_charts = [faces_per_image(tally), *confidence(tally)]
+        if statistics.faces:
+            self.large_charts = [age_pyramid(statistics), age_distribution(statistics)]
+            self.small_charts = [faces_per_image(statistics), *confidence(statistics)]
 
     @property
     def title(self) -> str:
@@ -119,7 +119,7 @@ class Report:
         files = self._output.label_files()
         written = max((file.written for file in files), default=None)
         when = f", {datetime.fromtimestamp(written, UTC):%d %B %Y}" if written else ""
-        images = f"{self._tally.images:,} image{'s' * (self._tally.images != 1)}"
+        images = f"{self._statistics.images:,} image{'s' * (self._statistics.images != 1)}"
         return f"{images} labelled by {self._output.fingerprint.get('model', 'a model')}{when}"
 
     @property
@@ -128,30 +128,30 @@ class Report:
         manifest = self._output.manifest()
         if manifest is None:
             return "The archive is still being listed."
-        if self._tally.images >= manifest.images:
+        if self._statistics.images >= manifest.images:
             return ""
         return (
-            f"The labelling has not come to its end: {self._tally.images:,} of {manifest.images:,} "
+            f"The labelling has not come to its end: {self._statistics.images:,} of {manifest.images:,} "
             "images have been labelled. The same command goes on with it."
         )
 
     @property
     def headline(self) -> list[Figure]:
         """The first numbers to look at."""
-        tally = self._tally
-        images, faces = max(1, tally.images), tally.faces
+        statistics = self._statistics
+        images, faces = max(1, statistics.images), statistics.faces
         errors = sum(status.images for status in self.statuses if status.is_error)
         figures = [
-            Figure("Images", f"{tally.images:,}"),
+            Figure("Images", f"{statistics.images:,}"),
             Figure(
                 "With a face",
-                f"{tally.statuses[OK] / images:.0%}",
-                f"{tally.statuses[OK]:,} images",
+                f"{statistics.statuses[OK] / images:.0%}",
+                f"{statistics.statuses[OK]:,} images",
             ),
             Figure("Faces", f"{faces:,}"),
         ]
         if faces:
-            by_gender = dict(zip(GENDERS, tally.ages.sum(axis=1), strict=True))
+            by_gender = dict(zip(GENDERS, statistics.ages.sum(axis=1), strict=True))
             figures += [
                 Figure(f"Labelled {gender}", f"{n / faces:.0%}", f"{n:,} faces")
                 for gender, n in by_gender.items()
@@ -161,8 +161,8 @@ class Report:
     @cached_property
     def statuses(self) -> list[Status]:
         """All statuses that there are, the most frequent first."""
-        total = max(1, self._tally.images)
-        return [Status(n, c, c / total) for n, c in self._tally.statuses.most_common()]
+        total = max(1, self._statistics.images)
+        return [Status(n, c, c / total) for n, c in self._statistics.statuses.most_common()]
 
     @property
     def errors(self) -> list[Errors]:
@@ -176,10 +176,11 @@ class Report:
     @property
     def gallery_note(self) -> str:
         """What the gallery holds."""
-        if len(self.items) == self._tally.images:
+        if len(self.items) == self._statistics.images:
             which = "All images"
         else:
-            which = f"{len(self.items)} of {self._tally.images:,} images, drawn at random for each status"
+            of_all = f"{len(self.items)} of {self._statistics.images:,} images"
+            which = f"{of_all}, drawn at random for each status"
         return (
             f"{which}, by the age of the largest face, which is also what the filters go by. "
             "A click, or the enter key, shows the larger picture and its row."
@@ -188,7 +189,7 @@ class Report:
     @property
     def genders(self) -> list[str]:
         """Genders to choose from."""
-        return [g for g in GENDERS if any(item.row["gender"] == g for item in self.items)]
+        return [g for g in GENDERS if any(item.row[GENDER.name] == g for item in self.items)]
 
     @property
     def bands(self) -> list[str]:
@@ -203,8 +204,7 @@ class Report:
     @property
     def responsible_use(self) -> list[str]:
         """What the labels are not, and whose terms hold."""
-        data = self._output.record.model.get("training", {}).get("data")
-        return [*_USE, *([f"Trained on: {data}."] if data else [])]
+        return [*_USE, *terms_of_model(self._output)]
 
 
 def html(report: Report) -> str:
@@ -217,7 +217,7 @@ def html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "age_and_gender": age_and_gender,
+        "face_label": face_label,
         "words": lambda name: name.replace("_", " "),
     }
     style = _variables() + (_HERE / "page.css").read_text("utf-8")

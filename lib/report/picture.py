@@ -10,12 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib.images import Picture
 from lib.report.colours import LIGHT
+from lib.tasks import TASKS
+from lib.tasks.gender import FEMALE, GENDER, MALE
 
 LARGEST_ENLARGEMENT = 3
 """Small pictures are enlarged at most so many times, to give room for the words."""
 
 _FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-_BOX_COLOURS = {"female": LIGHT.female, "male": LIGHT.male, None: LIGHT.accent}
+_BOX_COLOURS = {FEMALE: LIGHT.female, MALE: LIGHT.male, None: LIGHT.accent}
 _PADDING = 0.3  # of the height of the letters
 _SMALLEST_WORDS = 8  # pixels
 _WORDS_ACROSS = 12.5  # a label is that many times as long as its letters are high
@@ -23,14 +25,9 @@ _WORDS_ACROSS = 12.5  # a label is that many times as long as its letters are hi
 Rectangle = tuple[float, float, float, float]
 
 
-def age_and_gender(face: Mapping[str, Any]) -> str:
-    """A label in words: `48 ± 6 · male 0.98`; only one of both where the model tells one."""
-    said = []
-    if face["age"] is not None:
-        said.append(f"{face['age']:.0f} ± {face['age_std']:.0f}")
-    if face["gender"] is not None:
-        said.append(f"{face['gender']} {face['gender_score']:.2f}")
-    return " · ".join(said)
+def face_label(face: Mapping[str, Any]) -> str:
+    """A label in words: `48 ± 6 · male 0.98`; only the tasks that the model knows."""
+    return " · ".join(filter(None, (task.words(face) for task in TASKS.values())))
 
 
 def annotate(
@@ -59,9 +56,9 @@ def annotate(
     taken: list[Rectangle] = []
     for face in faces:
         box = _box(picture, face["box"], factor)
-        colour = _BOX_COLOURS[face["gender"]]
+        colour = _BOX_COLOURS[face[GENDER.name]]
         draw.rectangle(box, outline=colour, width=line)
-        _write(draw, font, age_and_gender(face), box, colour, size, taken)
+        _write(draw, font, face_label(face), box, colour, size, taken)
     return image
 
 

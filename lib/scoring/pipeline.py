@@ -76,7 +76,7 @@ class Labelling:
             wanted,
             cluster,
             tuple(self.bundle.networks),
-            self.bundle.trunk is not None,
+            self.bundle.backbone is not None,
             self.bundle.weight_bytes,
             blocks,
             self.detector.entry.worker_gib,

@@ -1,9 +1,11 @@
 """The label row: what comes out for every image, described in one place."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pyarrow as pa
+
+from lib.tasks import TASKS
+from lib.tasks.task import Column
 
 OK = "ok"
 NO_FACE = "no_face"
@@ -29,34 +31,20 @@ LANDMARKS = pa.struct(
 BOX = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
 
 
-class Column(NamedTuple):
-    """One column of the label row."""
-
-    name: str
-    type: pa.DataType
-    meaning: str
-
-
 FACE_COLUMNS = (
-    Column("age", pa.float32(), "expected age in years: the sum of probability times class"),
-    Column("age_std", pa.float32(), "standard deviation of the age's distribution, in years"),
-    Column("age_low", pa.float32(), "lower end of the 80% interval of the age, in years"),
-    Column("age_high", pa.float32(), "upper end of the 80% interval of the age, in years"),
-    Column("gender", pa.string(), "`female` or `male`: how such a face is labelled in data sets"),
-    Column("gender_score", pa.float32(), "probability of that gender, 0.5 to 1"),
+    *(column for task in TASKS.values() for column in task.columns),
     Column("box", BOX, "x, y, width, height of the face in pixels of the upright image"),
     Column("face_score", pa.float32(), "the detector's confidence, 0 to 1"),
 )
 """What is said of one face."""
 
-AGE_DISTRIBUTION = Column(
-    "age_distribution", pa.list_(pa.float32()), "probability of each age from 0 to 100 (on request)"
-)
+OPTIONAL_COLUMNS = tuple(column for task in TASKS.values() for column in task.optional_columns)
+"""What is said of one face on request."""
 
 
 def face_columns(with_distribution: bool) -> tuple[Column, ...]:
     """The columns of a face, with the whole distribution of the age where it is asked for."""
-    return (*FACE_COLUMNS, AGE_DISTRIBUTION) if with_distribution else FACE_COLUMNS
+    return FACE_COLUMNS + OPTIONAL_COLUMNS if with_distribution else FACE_COLUMNS
 
 
 def face_type(with_distribution: bool = False) -> pa.StructType:

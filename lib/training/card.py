@@ -1,26 +1,24 @@
 """From the best checkpoint of a run to a bundle with a complete card."""
 
-import json
 import zipfile
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from lib.evaluation.comparison import Comparison
-from lib.evaluation.metrics import evaluate
-from lib.evaluation.predictions import predictions_of
-from lib.faces.crop import CropSpec
-from lib.models.bundle import CARD, Calibration, read_bundle, write_bundle
-from lib.models.calibration import fit_interval_scale, fit_temperature
-from lib.models.heads import GENDER_LABELS
-from lib.models.model_card import as_markdown
+from lib.evaluation.metrics import AllPredictions, evaluate
+from lib.models.backbones.registry import BackboneName
+from lib.models.bundle import read_bundle, write_bundle, write_card
+from lib.models.card_text import as_markdown
+from lib.models.model_card import ModelCard, Training
+from lib.network_input import CropSpec
+from lib.tasks import TASKS
 from lib.training.checkpoint import read_checkpoint
 from lib.training.loop import AVERAGED
 from lib.training.networks import build_networks
-from lib.training.recipe import Backbone, Recipe
+from lib.training.recipe import Recipe
 
 TEXT = "CARD.md"
 TEMPLATE = ((0.305, 0.29), (0.695, 0.29), (0.5, 0.52), (0.325, 0.685), (0.675, 0.685))
@@ -29,7 +27,12 @@ made symmetric. Faces of photographs are brought to the same places."""
 
 
 def save(
-    checkpoint: Path, backbone: Backbone, recipe: Recipe, folder: Path, facts: Mapping[str, Any]
+    checkpoint: Path,
+    backbone: BackboneName,
+    recipe: Recipe,
+    folder: Path,
+    training: Training,
+    code: str,
 ) -> None:
     """Write a bundle, not yet calibrated, with the averaged weights of a checkpoint.
 
@@ -38,7 +41,8 @@ def save(
         backbone: that was trained.
         recipe: it was trained with.
         folder: for the bundle.
-        facts: for its card; JSON.
+        training: for its card.
+        code: version of the code, for its card.
     """
     assert recipe.size is not None
     arrays, position = read_checkpoint(checkpoint)
@@ -46,15 +50,16 @@ def save(
     values = iter(arrays[AVERAGED])
     for variable in networks.variables:
         variable.assign(next(values))
-    write_bundle(
-        folder,
+    card = ModelCard(
         name=f"{backbone}-{recipe.size}",
-        networks={name: _Compressed(model) for name, model in networks.models.items()},
         crop=CropSpec(recipe.size, "landmarks", template=TEMPLATE),
         pixels=networks.pixels,
-        gender_labels=GENDER_LABELS,
-        calibration=Calibration(),
-        facts={**facts, "validation": position.history[-1]},
+        training=training,
+        code=code,
+        validation=position.history[-1],
+    )
+    write_bundle(
+        folder, {name: _Compressed(model) for name, model in networks.models.items()}, card
     )
 
 
@@ -86,33 +91,17 @@ class _Compressed:
 
 def calibrate(folder: Path, validation: Comparison) -> None:
     """Fit on faces that were not trained on, as the bundle labels them, and write it to the card."""
-    p = predictions_of(validation)
-    assert p.age_low is not None
-    assert p.age_high is not None
-    fitted = {}
-    if (known := ~np.isnan(p.age)).any():
-        fitted["age_interval_scale"] = fit_interval_scale(
-            p.true_age[known], p.age[known], p.age_low[known], p.age_high[known]
-        )
-    if (known := ~np.isnan(p.female)).any():
-        is_female = p.true_gender == GENDER_LABELS[0]
-        fitted["gender_temperature"] = fit_temperature(is_female[known], p.female[known])
-    _change_card(folder, calibration=vars(Calibration(**fitted)))
+    predictions = AllPredictions.of(validation).tasks
+    fitted = {TASKS[name].factor: TASKS[name].calibrate(of) for name, of in predictions.items()}
+    write_card(folder, replace(read_bundle(folder).card, calibration=fitted))
 
 
 def with_metrics(folder: Path, test: Comparison) -> None:
     """Write to the card how good the bundle is on faces that chose nothing."""
-    _change_card(folder, metrics={"test": evaluate(predictions_of(test))})
+    metrics = {"test": evaluate(AllPredictions.of(test))}
+    write_card(folder, replace(read_bundle(folder).card, metrics=metrics))
 
 
 def with_text(folder: Path) -> None:
     """Write the finished card for people, too."""
-    card = json.loads((folder / CARD).read_text("utf-8"))
-    (folder / TEXT).write_text(as_markdown(card), "utf-8")
-
-
-def _change_card(folder: Path, **facts: Any) -> None:
-    card = json.loads((folder / CARD).read_text("utf-8"))
-    text = json.dumps({**card, **facts}, indent=2, ensure_ascii=False)
-    (folder / CARD).write_text(text + "\n", "utf-8")
-    read_bundle(folder)
+    (folder / TEXT).write_text(as_markdown(read_bundle(folder).card), "utf-8")

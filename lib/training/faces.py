@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces, digest
-from lib.datasets.labels import GENDERS, Split
-from lib.faces.crop import CropSpec, whole
+from lib.datasets.labels import Split
+from lib.faces.crop import whole
 from lib.images import ImageError, Limits, decode
-from lib.models.expectation import AGE_CLASSES
+from lib.network_input import CropSpec
 from lib.storage.folder import folder as as_folder
+from lib.tasks import TASKS
 
+Classes = dict[str, NDArray[np.int64]]
 ROWS_AT_A_TIME = 256
 
 
@@ -32,19 +34,17 @@ class Labels:
     """What is known of the faces of a split, in the order of the files.
 
     Attributes:
-        ages: int64 (n,), whole years in 0..100.
-        genders: int64 (n,), index into `lib.datasets.labels.GENDERS`.
+        classes: of each task int64 (n,), indices of the true classes.
         digest: sha256 of the pictures' digests, whatever their order.
         order: sha256 of the pictures' digests in the order of the files.
     """
 
-    ages: NDArray[np.int64]
-    genders: NDArray[np.int64]
+    classes: Classes
     digest: str
     order: str
 
     def __len__(self) -> int:
-        return len(self.ages)
+        return len(next(iter(self.classes.values())))
 
 
 @dataclass(frozen=True)
@@ -53,39 +53,40 @@ class Faces:
 
     Attributes:
         images: uint8 (n, side, side, 3), RGB; may be mapped from a file.
-        ages: int64 (n,), whole years in 0..100.
-        genders: int64 (n,), index into `lib.datasets.labels.GENDERS`.
+        classes: of each task int64 (n,), indices of the true classes.
     """
 
     images: NDArray[np.uint8]
-    ages: NDArray[np.int64]
-    genders: NDArray[np.int64]
+    classes: Classes
 
     def __len__(self) -> int:
-        return len(self.ages)
+        return len(self.images)
+
+    def part(self, rows: slice) -> "Faces":
+        """Only some of the faces."""
+        return Faces(self.images[rows], {task: of[rows] for task, of in self.classes.items()})
 
 
 def read_labels(faces: LabelledFaces) -> Labels:
     """Read and check the labels of a split, which takes no picture.
 
     Raises:
-        UserError: there are no faces, or one has an age outside of 0 to 100 or no gender.
+        UserError: there are no faces, or one has a label that a task cannot be trained on.
     """
     truth = faces.truth()
-    ages, genders = truth["age"].to_numpy(), truth["gender"].to_numpy()
-    for what, wrong in (
-        ("age", ~((ages >= 0) & (ages < AGE_CLASSES))),
-        ("gender", ~np.isin(genders, GENDERS)),
-    ):
+    classes: Classes = {}
+    for name, task in TASKS.items():
+        values = truth[name].to_numpy()
+        wrong = ~task.possible(values)
         if wrong.any():
             row = truth.slice(int(wrong.argmax()), 1).to_pylist()[0]
             raise UserError(
                 f"{wrong.sum():,} faces of the split {faces.split} of {str(faces.folder)!r} have no "
-                f"possible {what}: {row['name']} has {row[what]}; jobs.prepare drops such faces"
+                f"possible {name}: {row['name']} has {row[name]}; jobs.prepare drops such faces"
             )
+        classes[name] = task.class_indices(values)
     return Labels(
-        ages=ages.astype(np.int64),
-        genders=(genders == GENDERS[1]).astype(np.int64),
+        classes=classes,
         digest=digest(truth["sha256"]),
         order=hashlib.sha256("\n".join(truth["sha256"].to_pylist()).encode()).hexdigest(),
     )
@@ -143,7 +144,7 @@ def _make_room(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[n
 
 def open_faces(file: Path, labels: Labels) -> Faces:
     """Map a file of `decode_faces` into memory, beside its labels."""
-    return Faces(np.load(file, mmap_mode="r"), labels.ages, labels.genders)
+    return Faces(np.load(file, mmap_mode="r"), labels.classes)
 
 
 def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:

@@ -1,4 +1,4 @@
-"""What a run has reached: in a file of metrics, on TensorBoard, and as lines of a log."""
+"""The progress of a training run: a file of metrics, TensorBoard, and lines of a log."""
 
 import json
 import logging
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from lib.common.progress import duration
 from lib.storage.folder import Folder
+from lib.tasks import TASKS
+from lib.tasks.age import CLASS_SEPARATION
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ EVERY_SECONDS = 10.0
 
 
 class History:
-    """Writes down the metrics of every epoch, and tells how far the epoch is."""
+    """Writes the metrics of every epoch, and logs how far the current epoch is."""
 
     def __init__(self, output: Folder, epochs: int) -> None:
         """Prepare.
@@ -33,7 +35,7 @@ class History:
         self._output = output
         self._epochs = epochs
         self._written: int | None = None
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
 
     def __enter__(self) -> Self:
         from tensorboardX import SummaryWriter  # takes a second
@@ -52,7 +54,7 @@ class History:
             shutil.rmtree(self._here)
 
     def update(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
-        """Take note.
+        """Write the metrics of new epochs, and log the progress of the current one.
 
         Args:
             epochs: metrics of all epochs that are over.
@@ -62,13 +64,13 @@ class History:
         """
         if self._written is None and epochs:
             log.info("goes on after epoch %d of %d", len(epochs), self._epochs)
-            self._told = time.monotonic()
+            self._logged = time.monotonic()
         for epoch in epochs[self._written or 0 :]:
             for name, value in epoch.items():
                 self._board.add_scalar(name, value, epoch["epoch"])
             if self._written is not None:
                 log.info("%s", epoch_line(epoch, self._epochs))
-                self._told = time.monotonic()
+                self._logged = time.monotonic()
         if len(epochs) != self._written:
             self._board.flush()
             lines = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
@@ -76,27 +78,24 @@ class History:
             if not self._output.is_local:
                 self._output.upload(self._here)
             self._written = len(epochs)
-        if time.monotonic() - self._told >= EVERY_SECONDS and step < steps:
-            self._told = time.monotonic()
+        if time.monotonic() - self._logged >= EVERY_SECONDS and step < steps:
+            self._logged = time.monotonic()
             log.info("%s", step_line(len(epochs) + 1, self._epochs, step, steps, rate, epochs))
 
-    def picture(self, epoch: int, distributions: NDArray[np.float64]) -> None:
+    def plot(self, epoch: int, distributions: NDArray[np.float64]) -> None:
         """Draw the class separation after an epoch, float64 (101, 101) of `Trainer.distributions`."""
-        from lib.evaluation import plots  # Matplotlib takes a second
+        from lib.tasks import plots  # importing Matplotlib takes a second
 
         figure = plots.class_separation(distributions)
-        plots.save(figure, self._here / PLOTS, f"class_separation-{epoch:03}")
-        self._board.add_figure("class_separation", figure, epoch)
+        plots.save(figure, self._here / PLOTS, f"{CLASS_SEPARATION}-{epoch:03}")
+        self._board.add_figure(CLASS_SEPARATION, figure, epoch)
 
 
 def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
     """The metrics of one epoch in words."""
-    forms = {
-        "val_loss": "loss {:.3f}",
-        "val_mae": "MAE {:.2f} years",
-        "val_cs5": "CS@5 {:.1%}",
-        "val_gender_accuracy": "gender {:.1%}",
-    }
+    forms = {"val_loss": "loss {:.3f}"}
+    for task in TASKS.values():
+        forms |= task.validation_formats
     validation = ", ".join(form.format(epoch[key]) for key, form in forms.items() if key in epoch)
     return (
         f"epoch {epoch['epoch']}/{epochs} · loss {epoch['loss']:.3f} · validation {validation} · "

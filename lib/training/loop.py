@@ -8,7 +8,7 @@ does not work under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585)
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lib.models.bundle import Bundle, Task
-from lib.models.expectation import AGE_CLASSES, expected_age
-from lib.models.heads import GENDER_LABELS
+from lib.models.bundle import Bundle
+from lib.tasks import TASKS
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
 from lib.training.distillation import Teachers
 from lib.training.faces import Faces
-from lib.training.losses import age_loss, age_weights, gender_loss, smoothed_ages
 from lib.training.networks import Networks
 from lib.training.normalisation import in_groups, statistics
 from lib.training.recipe import Recipe
@@ -33,7 +31,6 @@ from lib.training.schedule import cosine, epoch_order
 PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
 """What `Trainer.arrays` calls the moving averages of the networks' variables."""
-_CLOSE = 5.0  # years: for CS@5
 _FOR_MIXUP = 1 << 30
 
 
@@ -70,26 +67,27 @@ class Trainer:
         self._size = size
         self._training, self._validation = training, validation
         self.rank, self.workers = rank, workers
-        self._targets = smoothed_ages(training.ages, recipe.age_sigma)
-        self._genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[training.genders]
-        self._weights = age_weights(training.ages, recipe.balance)
-        self.distributions = np.full((AGE_CLASSES, AGE_CLASSES), np.nan)
-        """Mean predicted distribution for each true age at the last validation, by
-        `mean_distributions`, float64 (101, 101); NaN where there is no face."""
+        self._targets = {
+            task: TASKS[task].targets(training.classes[task], recipe) for task in recipe.tasks
+        }
+        self._weights = face_weights(training, recipe)
+        self.distributions: dict[str, NDArray[np.float64]] = {}
+        """For each task with ordered classes: the mean predicted distribution for each true class at the
+        last validation, float64 (classes, classes); NaN where there is no face."""
         self.steps = len(training) // (recipe.batch_size * workers)
         keras.utils.set_random_seed(recipe.seed)
         keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])
         with strategy.scope():
             networks = build()
-            self.networks = replace(networks, trunk=in_groups(networks.trunk))
+            self.networks = replace(networks, backbone=in_groups(networks.backbone))
             self._averages = {
                 id(v): keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica")
                 for v in self.networks.variables
-                if recipe.ema and keras.backend.is_float_dtype(v.dtype)
+                if recipe.ema_momentum and keras.backend.is_float_dtype(v.dtype)
             }
             self._optimizers = {
                 "heads": self._optimizer(0, self.networks.heads_and_free),
-                "trunk": self._optimizer(recipe.frozen_epochs or 0, self.networks.freezable),
+                "backbone": self._optimizer(recipe.frozen_epochs or 0, self.networks.freezable),
             }
         self._teachers = Teachers(teachers, recipe.tasks, recipe.precision) if teachers else None
         self._step = tf.function(self._step_of_all, reduce_retracing=False)
@@ -114,9 +112,10 @@ class Trainer:
         started, first = time.monotonic(), position.step
         while position.step < self.steps:
             part = self._part(order, position.step)
+            targets = {task: of_task[part] for task, of_task in self._targets.items()}
             loss = self._step(
-                self._training.images[part], self._targets[part], self._genders[part],
-                self._weights[part], self._seed(position), size, frozen,
+                self._training.images[part], targets, self._weights[part], self._seed(position),
+                size, frozen,
             )  # fmt: skip
             position.losses.append(float(loss))
             position.step += 1
@@ -126,8 +125,8 @@ class Trainer:
 
     def size_in(self, epoch: int) -> int:
         """Side of the crops in an epoch, in pixels."""
-        small = epoch < self._recipe.small_epochs
-        return self._recipe.small_size if small else self._size
+        progressive = epoch < self._recipe.progressive_epochs
+        return self._recipe.progressive_size if progressive else self._size
 
     def global_losses(self, losses: list[float]) -> list[float]:
         """The sum over all workers of what each lost in each step."""
@@ -141,21 +140,20 @@ class Trainer:
         They see the size that is trained at: a network that has only seen small crops errs on others.
         Every worker takes its part, of whatever length, and only sums are exchanged.
         """
-        mine = slice(self.rank, None, self.workers)
-        faces = Faces(
-            self._validation.images[mine],
-            self._validation.ages[mine],
-            self._validation.genders[mine],
-        )
+        faces = self._validation.part(slice(self.rank, None, self.workers))
         kept = [v.numpy() for v in self.networks.variables]
         _assign(self.networks.variables, self.averaged())
-        age, gender = self.predict(faces, size)
+        predicted = self.predict(faces, size)
         _assign(self.networks.variables, kept)
-        metrics = self._sum(tf.constant(validation_sums(age, gender, faces, self._recipe))).numpy()
-        sums = self._sum(tf.constant(distribution_sums(age, faces.ages))).numpy()
-        with np.errstate(invalid="ignore"):  # 0 / 0 where nobody is of that age
-            self.distributions = sums[:, :AGE_CLASSES] / sums[:, AGE_CLASSES:]
-        return validation_metrics(metrics, self._recipe.tasks)
+        mine = validation_sums(predicted, faces, self._recipe)
+        totals = self._sum(tf.constant(list(mine.values()), tf.float64)).numpy().tolist()
+        for task, probabilities in predicted.items():
+            if TASKS[task].ordered:
+                sums = distribution_sums(probabilities, faces.classes[task])
+                sums = self._sum(tf.constant(sums)).numpy()
+                with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no face
+                    self.distributions[task] = sums[:, :-1] / sums[:, -1:]
+        return validation_metrics(dict(zip(mine, totals, strict=True)), self._recipe.tasks)
 
     def workers_apart(self) -> float:
         """The largest relative difference between the weights' checksums of any two workers.
@@ -170,15 +168,22 @@ class Trainer:
         every = self._sum(tf.constant(mine)).numpy()
         return float(np.max(np.ptp(every, axis=0) / every.max(axis=0)))
 
-    def predict(self, faces: Faces, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities of faces by the weights as they are: age (n, 101) and gender (n, 2)."""
-        ages, genders = [np.zeros((0, 101), np.float32)], [np.zeros((0, 2), np.float32)]
-        for start in range(0, len(faces), PREDICTED_AT_A_TIME):
-            batch = np.asarray(faces.images[start : start + PREDICTED_AT_A_TIME])
-            age, gender = self._forward(batch, size)
-            ages.append(age.numpy())
-            genders.append(gender.numpy())
-        return np.concatenate(ages), np.concatenate(genders)
+    def predict(self, faces: Faces, size: int) -> dict[str, NDArray[np.float32]]:
+        """Probabilities of faces by the weights as they are, by task (n, classes)."""
+        starts = range(0, len(faces), PREDICTED_AT_A_TIME)
+        batches = [
+            self._forward(np.asarray(faces.images[start : start + PREDICTED_AT_A_TIME]), size)
+            for start in starts
+        ]
+        return {
+            task: np.concatenate(
+                [
+                    np.zeros((0, TASKS[task].classes), np.float32),
+                    *(b[task].numpy() for b in batches),
+                ]
+            )
+            for task in self._recipe.tasks
+        }
 
     def arrays(self) -> dict[str, list[NDArray[Any]]]:
         """All that the next step depends on, besides the position."""
@@ -206,7 +211,7 @@ class Trainer:
     def _trained(self) -> list[tuple[keras.optimizers.Optimizer, list[keras.Variable]]]:
         return [
             (self._optimizers["heads"], self.networks.heads_and_free),
-            (self._optimizers["trunk"], self.networks.freezable),
+            (self._optimizers["backbone"], self.networks.freezable),
         ]
 
     def _part(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
@@ -230,7 +235,7 @@ class Trainer:
         epochs = max(1, recipe.epochs - max(0, frozen_epochs))
         steps = max(1, epochs * self.steps // recipe.accumulate)
         warmup = int(recipe.warmup_epochs * self.steps) // recipe.accumulate
-        rate = recipe.learning_rate * (recipe.trunk_rate if frozen_epochs else 1.0)
+        rate = recipe.learning_rate * (recipe.backbone_lr_multiplier if frozen_epochs else 1.0)
         optimizer = keras.optimizers.AdamW(
             cosine(rate, steps, min(warmup, steps - 1)),
             weight_decay=recipe.weight_decay,
@@ -244,13 +249,13 @@ class Trainer:
         return optimizer
 
     def _step_of_all(
-        self, images: Any, ages: Any, genders: Any, weights: Any, seed: Any, size: int, frozen: bool
+        self, images: Any, targets: Any, weights: Any, seed: Any, size: int, frozen: bool
     ) -> tf.Tensor:
-        args = (images, ages, genders, weights, seed, size, frozen)
+        args = (images, targets, weights, seed, size, frozen)
         return self._strategy.run(self._step_of_one, args=args)
 
     def _step_of_one(
-        self, images: Any, ages: Any, genders: Any, weights: Any, seed: Any, size: int, frozen: bool
+        self, images: Any, targets: Any, weights: Any, seed: Any, size: int, frozen: bool
     ) -> tf.Tensor:
         """One step on this worker's part; the optimisers add up the gradients of all workers."""
         recipe = self._recipe
@@ -258,21 +263,20 @@ class Trainer:
         seen = plain(images, side) if recipe.plain else augment(images, side, seed)
         if self._teachers:
             answers, share = self._teachers(seen), recipe.distillation
-            ages = (1.0 - share) * ages + share * answers.get("age", ages)
-            genders = (1.0 - share) * genders + share * answers.get("gender", genders)
+            targets = {
+                task: (1.0 - share) * of_task + share * answers[task]
+                for task, of_task in targets.items()
+            }
         crops = resized(seen, size)
         if recipe.mixup:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
-            mixed = mixup(crops, (ages, genders), recipe.mixup, other)
-            crops, (ages, genders) = mixed
+            crops, blended = mixup(crops, tuple(targets.values()), recipe.mixup, other)
+            targets = dict(zip(targets, blended, strict=True))
         trained = self._trained()[: 1 if frozen else 2]
         with tf.GradientTape() as tape:
-            age, gender = self.networks(crops, training=True, frozen=frozen)
-            losses = {
-                "age": lambda: age_loss(ages, age, recipe.expectation_weight),
-                "gender": lambda: recipe.gender_weight * gender_loss(genders, gender),
-            }
-            each = weights * tf.add_n([losses[task]() for task in recipe.tasks])
+            predicted = self.networks(crops, training=True, frozen=frozen)
+            losses = [TASKS[task].loss(targets[task], predicted[task], recipe) for task in targets]
+            each = weights * tf.add_n(losses)
             loss = tf.reduce_sum(each) / (recipe.batch_size * self.workers)
             # By the least scale: what is too much for one optimiser's variables lowers it.
             scale = tf.reduce_min([optimizer.scale_loss(1.0) for optimizer, _ in trained])
@@ -284,7 +288,7 @@ class Trainer:
             if recipe.precision == "float16":  # each optimiser undoes a scale of its own
                 of_these = [g * (optimizer.scale_loss(1.0) / scale) for g in of_these]
             optimizer.apply(of_these, variables)
-        _average_over_workers(statistics(self.networks.trunk))
+        _average_over_workers(statistics(self.networks.backbone))
         self._move_averages()
         return loss
 
@@ -294,13 +298,13 @@ class Trainer:
             return
         steps = tf.cast(self._optimizers["heads"].iterations, tf.float32)
         # Faster at first, so that the random weights of the start are soon forgotten.
-        share = 1.0 - tf.minimum(self._recipe.ema, (1.0 + steps) / (10.0 + steps))
+        share = 1.0 - tf.minimum(self._recipe.ema_momentum, (1.0 + steps) / (10.0 + steps))
         for variable in self.networks.variables:
             if id(variable) in self._averages:
                 average = self._averages[id(variable)]
                 average.assign_add(share * (variable - average))
 
-    def _forward_of_one(self, images: Any, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def _forward_of_one(self, images: Any, size: int) -> dict[str, tf.Tensor]:
         return self.networks(plain(images, size), training=False)
 
     def _sum_of_all(self, values: tf.Tensor) -> tf.Tensor:
@@ -344,49 +348,51 @@ def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
 _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+def face_weights(faces: Faces, recipe: Recipe) -> NDArray[np.float32]:
+    """How much each face counts, float32 (n,); 1 on average where one task alone has weights."""
+    weights = np.ones(len(faces), np.float32)
+    for name, task in TASKS.items():
+        weights *= task.face_weights(faces.classes[name], recipe)
+    return weights
+
+
 def validation_sums(
-    age: NDArray[np.float32], gender: NDArray[np.float32], faces: Faces, recipe: Recipe
-) -> NDArray[np.float64]:
-    """What a worker's part adds to each sum of `validation_metrics`, float64 (5,)."""
-    error = np.abs(expected_age(age).age - faces.ages)
-    right = gender.argmax(axis=1) == faces.genders
-    genders = np.eye(len(GENDER_LABELS), dtype=np.float32)[faces.genders]
+    predicted: Mapping[str, NDArray[np.float32]], faces: Faces, recipe: Recipe
+) -> dict[str, float]:
+    """What a worker's part adds to each sum of `validation_metrics`."""
     loss = np.zeros(len(faces))
-    if "age" in recipe.tasks:
-        smoothed = smoothed_ages(faces.ages, recipe.age_sigma)
-        loss += age_loss(smoothed, age, recipe.expectation_weight)
-    if "gender" in recipe.tasks:
-        loss += recipe.gender_weight * gender_loss(genders, gender)
-    return np.array(
-        [len(faces), np.sum(loss), error.sum(), (error <= _CLOSE).sum(), right.sum()], np.float64
-    )
+    sums: dict[str, float] = {}
+    for name, probabilities in predicted.items():
+        task, classes = TASKS[name], faces.classes[name]
+        loss += task.loss(task.targets(classes, recipe), probabilities, recipe)
+        sums |= task.validation_sums(probabilities, classes)
+    return {"val_faces": float(len(faces)), "val_loss": float(np.sum(loss)), **sums}
 
 
-def distribution_sums(age: NDArray[np.float32], true_age: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What a worker's part adds to the distributions of each true age, and its faces of that age.
+def distribution_sums(
+    probabilities: NDArray[np.float32], classes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What a worker's part adds to the distributions of each true class, and its faces of that class.
 
     Args:
-        age: probabilities (n, 101).
-        true_age: (n,).
+        probabilities: (n, c).
+        classes: true ones, (n,).
 
     Returns:
-        float64 (101, 102): sums of probabilities, and in the last column the number of faces.
+        float64 (c, c + 1): sums of probabilities, and in the last column the number of faces.
     """
-    sums = np.zeros((AGE_CLASSES, AGE_CLASSES + 1))
-    np.add.at(sums, true_age, np.pad(age, ((0, 0), (0, 1)), constant_values=1.0))
+    count = probabilities.shape[1]
+    sums = np.zeros((count, count + 1))
+    np.add.at(sums, classes, np.pad(probabilities, ((0, 0), (0, 1)), constant_values=1.0))
     return sums
 
 
-def validation_metrics(sums: NDArray[np.float64], tasks: Sequence[Task]) -> dict[str, float]:
+def validation_metrics(sums: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
     """Means out of the sums over all faces.
 
-    `val_error` is what the best epoch has least of: the error in years or, where no age is trained, the
-    share of wrong genders.
+    The best epoch has the least `val_error`: the error of the first task, in the order of `TASKS`.
     """
-    count, loss, error, close, right = sums.tolist()
-    metrics = {"val_faces": count, "val_loss": loss / count}
-    if "age" in tasks:
-        metrics |= {"val_mae": error / count, "val_cs5": close / count}
-    if "gender" in tasks:
-        metrics |= {"val_gender_accuracy": right / count}
-    return {**metrics, "val_error": error / count if "age" in tasks else 1 - right / count}
+    count = sums["val_faces"]
+    metrics = {name: total / count for name, total in sums.items()} | {"val_faces": count}
+    first = next(task for name, task in TASKS.items() if name in tasks)
+    return {**metrics, "val_error": first.validation_error(metrics)}

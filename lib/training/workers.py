@@ -1,49 +1,38 @@
-"""Training on Ray Train: workers, checkpoints, and what is told of them.
+"""Training on Ray Train: the workers and their checkpoints.
 
 Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
 """
 
-import logging
 import math
 import os
 import signal
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.collective
-from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 # Before Ray Train's import of TensorFlow, which takes longer.
 from lib.common import tensorflow_settings as runtime  # isort: skip
 from ray.train.tensorflow import TensorflowTrainer
 
-from lib.common.errors import UserError, reason_of
-from lib.models.backbones.registry import BACKBONES
+from lib.common.errors import UserError
+from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.models.bundle import Bundle
 from lib.scoring.engine import beside_the_job
-from lib.scoring.placement import Cluster
 from lib.storage.folder import Folder
 from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
 from lib.training.history import History
-from lib.training.recipe import Backbone, Recipe
-
-log = logging.getLogger("train")
+from lib.training.recipe import Recipe
+from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, ProgressReader
+from lib.training.signals import watched_signals
 
 CHECKPOINTS, BEST = "checkpoints", "best"
-LEFT_FREE = 0.1
-"""CPUs of the cluster that no worker gets: what runs beside them must find room."""
-TELL_EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +42,8 @@ class Plan:
     Attributes:
         data: folder of labelled faces.
         output: folder of the run.
-        backbone: the trunk.
-        weights: file for it.
+        backbone: which one.
+        weights: file that it starts from.
         teachers: models whose answers are learnt, too.
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
@@ -64,61 +53,13 @@ class Plan:
 
     data: Folder
     output: Folder
-    backbone: Backbone
+    backbone: BackboneName
     weights: Path | None
     teachers: tuple[Bundle, ...]
     recipe: Recipe
     checkpoint_steps: int
     pictures_after: tuple[int, ...]
     workers: int
-
-
-def cpus_of_each(
-    workers: int,
-    wanted: float | None,
-    use_gpu: bool,
-    cluster: Cluster,
-    machines: Sequence[Mapping[str, float]],
-) -> float:
-    """CPUs for each worker.
-
-    Args:
-        workers: that train together.
-        wanted: CPUs of each; None takes as many as each can have.
-        use_gpu: whether each needs a GPU.
-        cluster: now and when it has grown; where it grows, nothing is known of its machines.
-        machines: the resources of each that is there now, as Ray names them.
-
-    Raises:
-        UserError: the cluster has no room for the workers.
-    """
-    if use_gpu and cluster.most_gpus < workers:
-        raise UserError(
-            f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
-            "--workers or leave out --use-gpu"
-        )
-    if cluster.growth.cpus:
-        machines = [{"CPU": cluster.most_cpus, "GPU": cluster.most_gpus}]
-    rooms = [machine.get("CPU", 0.0) - LEFT_FREE for machine in machines]
-    most = [int(machine.get("GPU", 0.0)) if use_gpu else workers for machine in machines]
-
-    def fitting(cpus: float) -> int:
-        return sum(
-            min(gpus, int(room / cpus + 1e-6))
-            for room, gpus in zip(rooms, most, strict=True)
-            if room > 0
-        )
-
-    shares = {int(100 * room / n) / 100 for room in rooms for n in range(1, workers + 1)}
-    possible = [cpus for cpus in shares if cpus > 0 and fitting(cpus) >= workers]
-    cpus = wanted or max(possible, default=1.0)
-    if fitting(cpus) < workers:
-        free = ", ".join(f"{room:g}" for room in rooms if room > 0) or "none"
-        raise UserError(
-            f"{workers} workers of {cpus:g} CPUs do not fit: the machines have {free} CPUs free; lower "
-            "--workers or --cpus"
-        )
-    return cpus
 
 
 def run(
@@ -138,11 +79,11 @@ def run(
     Raises:
         UserError: a worker said why it cannot go on.
     """
-    actor: Any = _Journal
-    journal = actor.options(**beside_the_job()).remote()
+    actor_class: Any = ProgressActor
+    actor = actor_class.options(**beside_the_job()).remote()
     trainer = TensorflowTrainer(
         work,
-        train_loop_config={"plan": plan, "journal": journal, "threads": max(1, round(cpus))},
+        train_loop_config={"plan": plan, "actor": actor, "threads": max(1, round(cpus))},
         scaling_config=ScalingConfig(
             # mypy sees the class of Ray Train's first version, without elasticity.
             num_workers=(least_workers, plan.workers) if least_workers else plan.workers,  # type: ignore[arg-type]
@@ -158,14 +99,14 @@ def run(
         ),
     )
     interrupt = signal.getsignal(signal.SIGINT)
-    with _Reader(journal, history), _signals() as arrived:
+    with ProgressReader(actor, history), watched_signals() as arrived:
         try:
             trainer.fit()
             # Of a run that is just over, Ray Train forgets it.
             if signal.SIGINT in arrived():
                 raise KeyboardInterrupt
         except Exception:
-            if reason := ray.get(journal.reason.remote()):
+            if reason := ray.get(actor.reason.remote()):
                 raise UserError(reason) from None
             raise
         except SystemExit:  # what Ray Train makes of Ctrl-C
@@ -178,40 +119,20 @@ def run(
     return Checkpoint(best.path, best.filesystem)
 
 
-@contextmanager
-def _signals() -> Iterator[Callable[[], bytes]]:
-    """Watch for signals, whoever handles them; gives the numbers of those that have arrived."""
-    here, there = socket.socketpair()
-    with here, there:
-        here.setblocking(False)
-        there.setblocking(False)
-
-        def arrived() -> bytes:
-            with suppress(BlockingIOError):
-                return here.recv(4096)
-            return b""
-
-        before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
-        try:
-            yield arrived
-        finally:
-            signal.set_wakeup_fd(before)
-
-
 def work(config: dict[str, Any]) -> None:
     """What each worker does."""
-    journal = config["journal"]
+    actor = config["actor"]
     try:
         # What one worker could not do no other one can.
-        if reason := ray.get(journal.reason.remote()):
+        if reason := ray.get(actor.reason.remote()):
             raise UserError(reason)
-        _train(config["plan"], journal, config["threads"])
+        _train(config["plan"], actor, config["threads"])
     except UserError as error:
-        ray.get(journal.fail.remote(str(error)))
+        ray.get(actor.fail.remote(str(error)))
         raise
 
 
-def _train(plan: Plan, journal: Any, threads: int) -> None:
+def _train(plan: Plan, actor: Any, threads: int) -> None:
     import tensorflow as tf
 
     from lib.datasets.labelled_faces import LabelledFaces
@@ -256,32 +177,32 @@ def _train(plan: Plan, journal: Any, threads: int) -> None:
             arrays, position = read_checkpoint(Path(folder))
         trainer.restore(arrays)
         position.losses = [loss / workers for loss in position.losses]
-    _epochs(replace(plan, recipe=recipe), trainer, position, journal if rank == 0 else None, rank)
+    _epochs(replace(plan, recipe=recipe), trainer, position, actor if rank == 0 else None, rank)
 
 
-def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) -> None:
+def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> None:
     """Train epoch by epoch; all ranks make the same calls."""
     recipe = plan.recipe
-    told = 0.0
+    reported = 0.0
     started = time.monotonic()
 
-    def tell(rate: float = 0.0) -> None:
-        if journal is not None:
-            journal.tell.remote(position.history, position.step, trainer.steps, rate)
+    def report_progress(rate: float = 0.0) -> None:
+        if actor is not None:
+            actor.set_progress.remote(position.history, position.step, trainer.steps, rate)
 
     def after_step(now: Any) -> None:
-        nonlocal told
-        if journal is not None and time.monotonic() - told >= TELL_EVERY_SECONDS:
-            told = time.monotonic()
+        nonlocal reported
+        if actor is not None and time.monotonic() - reported >= REPORT_EVERY_SECONDS:
+            reported = time.monotonic()
             faces = now.step * recipe.batch_size * trainer.workers
-            tell(faces / (told - started))
+            report_progress(faces / (reported - started))
         if (
             plan.checkpoint_steps
             and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
         ):
             _report(trainer, now, rank)
 
-    tell()
+    report_progress()
     while position.epoch < recipe.epochs and not _stale(position.history, recipe):
         started = time.monotonic()
         rate = trainer.train_epoch(position, after_step)
@@ -299,13 +220,13 @@ def _epochs(plan: Plan, trainer: Any, position: Any, journal: Any, rank: int) ->
         )
         position.epoch, position.step, position.losses = position.epoch + 1, 0, []
         last = position.epoch == recipe.epochs or _stale(position.history, recipe)
-        drawn = "age" in recipe.tasks and (last or position.epoch in plan.pictures_after)
-        if journal is not None and drawn:
-            ray.get(journal.show.remote(position.epoch, trainer.distributions))
+        if actor is not None and (last or position.epoch in plan.pictures_after):
+            for distributions in trainer.distributions.values():
+                ray.get(actor.add_distributions.remote(position.epoch, distributions))
         if rank == 0 and _is_best(position.history, recipe):
             _keep(trainer, position, plan.output / BEST)
         _report(trainer, position, rank)
-        tell(rate)
+        report_progress(rate)
 
 
 def _report(trainer: Any, position: Any, rank: int) -> None:
@@ -347,68 +268,9 @@ def _stale(history: list[dict[str, Any]], recipe: Recipe) -> bool:
 
 def _errors(history: list[dict[str, Any]], recipe: Recipe) -> list[float]:
     """Validation errors of the epochs that count: those at the full size."""
-    return [epoch["val_error"] for epoch in history[recipe.small_epochs :]]
+    return [epoch["val_error"] for epoch in history[recipe.progressive_epochs :]]
 
 
 def cache_folder() -> Path:
     """Where a machine keeps decoded faces: not shared between users, and gone with the machine."""
     return Path(tempfile.gettempdir(), f"faces-{os.getuid()}")
-
-
-@ray.remote(num_cpus=0)
-class _Journal:
-    """Carries what the first worker tells to the job."""
-
-    def __init__(self) -> None:
-        self._news: tuple[list[dict[str, Any]], int, int, float] | None = None
-        self._reason: str | None = None
-        self._pictures: dict[int, NDArray[np.float64]] = {}
-
-    def tell(self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float) -> None:
-        self._news = epochs, step, steps, rate
-
-    def news(self) -> tuple[list[dict[str, Any]], int, int, float] | None:
-        return self._news
-
-    def show(self, epoch: int, distributions: NDArray[np.float64]) -> None:
-        self._pictures[epoch] = distributions
-
-    def take_pictures(self) -> dict[int, NDArray[np.float64]]:
-        pictures, self._pictures = self._pictures, {}
-        return pictures
-
-    def fail(self, reason: str) -> None:
-        self._reason = reason
-
-    def reason(self) -> str | None:
-        return self._reason
-
-
-class _Reader:
-    """Reads the journal, from a thread of its own, while a `with` block runs."""
-
-    def __init__(self, journal: Any, history: History) -> None:
-        self._journal, self._history = journal, history
-        self._stopped = Event()
-        self._thread = Thread(target=self._run, name="journal", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-        self._read()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(TELL_EVERY_SECONDS):
-            try:
-                self._read()
-            except OSError as error:  # the next time, or the end, writes it again
-                log.warning("the metrics could not be written: %s", reason_of(error))
-
-    def _read(self) -> None:
-        if news := ray.get(self._journal.news.remote()):
-            self._history.update(*news)
-        for epoch, distributions in ray.get(self._journal.take_pictures.remote()).items():
-            self._history.picture(epoch, distributions)

@@ -23,6 +23,7 @@ from lib.evaluation.results import EXAMPLES
 from lib.models.bundle import read_bundle
 from lib.scoring.stages.rows import model_id
 from tests.bundles import make_bundle
+from tests.made_predictions import predictions
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT, RayHead, run_job
 
@@ -142,17 +143,17 @@ def label_frame(labels: Path) -> pd.DataFrame:
     return rows.sort_values("uri").reset_index(drop=True)
 
 
-def by_hand(labels: pd.DataFrame, faces: pa.Table, sigma: pd.Series) -> metrics.Predictions:
+def by_hand(labels: pd.DataFrame, faces: pa.Table, sigma: pd.Series) -> metrics.AllPredictions:
     female = np.where(labels["gender"] == "female", labels.gender_score, 1 - labels.gender_score)
     most_likely = [np.nan if d is None else np.argmax(d) for d in labels["age_distribution"]]
-    return metrics.Predictions(
+    return predictions(
         true_age=faces["age"].to_numpy().astype(np.float64),
         true_gender=np.array(faces["gender"].to_pylist(), object),
         age=labels["age"].to_numpy(np.float64),
         female=female.astype(np.float64),
-        age_argmax=np.array(most_likely, np.float64),
-        age_low=labels["age_low"].to_numpy(np.float64),
-        age_high=labels["age_high"].to_numpy(np.float64),
+        argmax=np.array(most_likely, np.float64),
+        low=labels["age_low"].to_numpy(np.float64),
+        high=labels["age_high"].to_numpy(np.float64),
         sigma=sigma.to_numpy(np.float64),
         group=np.array(faces["group"].to_pylist(), object),
     )

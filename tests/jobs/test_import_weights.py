@@ -17,9 +17,9 @@ from jobs import import_weights
 from lib.common.errors import UserError
 from lib.models.backbones.vgg_face import vgg_face
 from lib.models.bundle import read_bundle
-from lib.models.expectation import expected_age
 from lib.models.network_file import load_network
 from lib.models.predictor import Predictor
+from lib.tasks.expectation import expected_age
 from lib.training.networks import build_networks
 from tests.bundles import make_bundle
 from tests.ray_head import PROJECT
@@ -113,17 +113,20 @@ def imported(folder: Path, published: dict[str, Path]) -> tuple[Path, Run]:
     return bundle, run("-m", "jobs.import_weights", *files, "--output", bundle)
 
 
-def test_the_trunk_is_stored_once(imported: tuple[Path, Run], published: dict[str, Path]) -> None:
+def test_the_backbone_is_stored_once(
+    imported: tuple[Path, Run], published: dict[str, Path]
+) -> None:
     folder, done = imported
     bundle = read_bundle(folder)
     assert done.status == 0, done.output
     assert "equal: stored and computed once" in done.output
-    assert bundle.trunk is not None
+    assert bundle.backbone is not None
     megabytes = {file.name: round(file.stat().st_size / 1e6) for file in folder.glob("*.keras")}
     assert megabytes == {"trunk.keras": 59, "age.keras": 480, "gender.keras": 478}
-    assert bundle.card["preprocessing"] == "deepface"
-    assert bundle.card["sources"]["age"]["file"] == published["age"].name
-    assert bundle.gender_labels == ("female", "male")  # Woman, Man
+    assert bundle.card.preprocessing == "deepface"
+    assert bundle.card.sources is not None
+    assert bundle.card.sources["age"].file == published["age"].name
+    assert bundle.card.class_labels["gender"] == ("female", "male")  # Woman, Man
     assert done.peak_memory < 4 * GIB
 
 
@@ -148,7 +151,7 @@ def test_the_same_numbers_come_out_in_little_memory(
 
 
 def test_two_pools_say_the_same_as_one(imported: tuple[Path, Run]) -> None:
-    """As the layouts separate and fused do it: a trunk for each model, or one for both."""
+    """As the layouts separate and fused do it: a backbone for each model, or one for both."""
     bundle, crops = read_bundle(imported[0]), faces()[:9]
     together = Predictor(bundle, ("age", "gender"))(crops)
     ages = Predictor(bundle, ("age",))(crops)["age"]
@@ -185,8 +188,8 @@ def test_convolutions_that_differ_make_two_networks(folder: Path) -> None:
     assert done.status == 0, done.output
     assert done.peak_memory < 4 * GIB
     bundle = read_bundle(output)
-    assert (bundle.name, bundle.trunk) == ("two", None)
-    assert bundle.card["preprocessing"] == "training"
+    assert (bundle.name, bundle.backbone) == ("two", None)
+    assert bundle.card.preprocessing == "training"
     assert (bundle.crop.margin, bundle.pixels.channels) == (0.4, "rgb")
     assert load_network(bundle.networks["age"]).count_params() == 134_674_341
     probabilities = Predictor(bundle, ("age",))(faces()[:1])["age"]
@@ -198,7 +201,7 @@ def test_the_identities_model_is_a_start_for_training(folder: Path) -> None:
     assert import_weights.main(["--trunk", str(file), "--output", str(folder / "start")]) == 0
     networks = build_networks("vgg-face", 224, weights=folder / "start" / "trunk.keras")
     inputs = deepface_inputs(faces()[:1])
-    features = np.asarray(networks.trunk(inputs, training=False))
+    features = np.asarray(networks.backbone(inputs, training=False))
     with h5py.File(file) as h5:
         kernel, bias = (h5[f"predictions/predictions/{n}:0"][()] for n in ("kernel", "bias"))
     logits = (features @ kernel.reshape(4096, 2622) + bias).astype(np.float64)

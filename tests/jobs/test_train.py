@@ -43,7 +43,16 @@ def options(faces: Path | str, output: Path | str, workers: int) -> list[object]
     return [
         *(TRAIN, "--data", faces, "--output", output, "--workers", workers, "--cpus", 1),
         *("--batch-size", BATCH // workers, "--epochs", EPOCHS, "--size", 32, "--plain"),
-        *("--dropout", 0, "--learning-rate", 0.0002, "--ema", 0.9, "--checkpoint-steps", 3),
+        *(
+            "--dropout",
+            0,
+            "--learning-rate",
+            0.0002,
+            "--ema-momentum",
+            0.9,
+            "--checkpoint-steps",
+            3,
+        ),
         *("--pictures-after", 2, "--teachers", str(faces).removesuffix("faces") + "teacher"),
     ]
 
@@ -76,12 +85,15 @@ def column(run: Path, name: str) -> list[float]:
 
 def test_the_bundle_is_complete(undisturbed: Path) -> None:
     bundle = read_bundle(undisturbed / "bundle")
-    training = bundle.card["training"]
-    assert [teacher["name"] for teacher in training["teachers"]] == ["tiny"]
-    assert training["faces"] == {"train": BATCH * STEPS + 3, "val": 27, "test": 20}
-    assert bundle.card["metrics"]["test"]["age"]["count"] == 20
-    assert bundle.card["validation"]["val_mae"] == min(column(undisturbed, "val_mae"))
-    assert bundle.calibration.age_interval_scale != 1
+    training = bundle.card.training
+    assert training is not None
+    assert [teacher.name for teacher in training.teachers] == ["tiny"]
+    assert training.faces == {"train": BATCH * STEPS + 3, "val": 27, "test": 20}
+    assert bundle.card.metrics is not None
+    assert bundle.card.metrics["test"]["age"]["count"] == 20
+    assert bundle.card.validation is not None
+    assert bundle.card.validation["val_mae"] == min(column(undisturbed, "val_mae"))
+    assert bundle.card.calibration["age_interval_scale"] != 1
     assert column(undisturbed, "step") == [STEPS * n for n in range(1, EPOCHS + 1)]
     assert set(column(undisturbed, "val_faces")) == {27}
     assert list((undisturbed / "tensorboard").iterdir())
@@ -152,8 +164,10 @@ def test_submitted_to_a_bucket_killed_and_submitted_again(
     assert position.epoch == EPOCHS
     assert all(np.isfinite(a).all() for group in arrays.values() for a in group)
     bundle = read_bundle(folder("s3://training/run/bundle", s3.options))
-    assert bundle.card["metrics"]["test"]["age"]["count"] == 20
-    assert bundle.card["training"]["source"] == "unknown; not from jobs.prepare"
+    assert bundle.card.metrics is not None
+    assert bundle.card.metrics["test"]["age"]["count"] == 20
+    assert bundle.card.training is not None
+    assert bundle.card.training.source == "unknown; not from jobs.prepare"
     assert list((output / "tensorboard").iterdir())
     assert not (output / "unfinished").exists()
 
@@ -171,7 +185,7 @@ def test_what_is_done_is_not_done_again(
     [
         (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
         (["--batch-size", "5000"], "fewer than one step takes: 5000"),
-        (["--ema", "1"], "--ema must be at least 0 and below 1, not 1.0"),
+        (["--ema-momentum", "1"], "--ema-momentum must be at least 0 and below 1, not 1.0"),
         (["--backbone", "magic"], "--backbone cannot be 'magic'"),
         (["--weights", "/no/such.h5"], "--weights '/no/such.h5' is not a file"),
         (["--tasks", "age", "age"], "--tasks must be age, gender or both, not age age"),
@@ -179,13 +193,19 @@ def test_what_is_done_is_not_done_again(
         (["--workers", "2", "--min-workers", "3"], "--min-workers must be in 1..2"),
         (["--workers", "4", "--min-workers", "3", "--batch-size", "4"], "shared evenly by 3"),
         (["--data", "/no/such/folder"], "/no/such/folder/split=train"),
-        (["--small-epochs", "2"], "--small-epochs needs --small-size"),
-        (["--small-epochs", "36", "--small-size", "32"], "leaves none of the 36 --epochs"),
+        (["--progressive-epochs", "2"], "--progressive-epochs needs --progressive-size"),
+        (
+            ["--progressive-epochs", "36", "--progressive-size", "32"],
+            "leaves none of the 36 --epochs",
+        ),
         (["--output", "ftp://host/run"], "ftp:// is not supported"),
         (["--teachers", "/no/such/bundle"], "no model at '/no/such/bundle'"),
         (["--distillation", "1.5"], "--distillation must be in 0..1, not 1.5"),
         (["--weights", "s3://bucket/trunk.h5"], "--weights takes no URI; give a local path"),
-        (["--small-size", "64", "--backbone", "vgg-face"], "vgg-face takes crops of one size only"),
+        (
+            ["--progressive-size", "64", "--backbone", "vgg-face"],
+            "vgg-face takes crops of one size only",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(

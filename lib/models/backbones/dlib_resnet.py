@@ -1,8 +1,14 @@
-"""dlib's face recognition network as a trunk: weights that know faces are free to use for it."""
+"""dlib's face recognition network as a backbone: weights that know faces are free to use for it."""
 
-import keras
+from typing import TYPE_CHECKING
+
 import numpy as np
-from keras import layers
+
+from lib.models.backbones.spec import BackboneSpec
+from lib.network_input import Pixels
+
+if TYPE_CHECKING:
+    import keras
 
 STEM = 32
 STAGES = (
@@ -14,8 +20,8 @@ STAGES = (
 )
 
 
-def dlib_resnet_trunk(size: int) -> keras.Model:
-    """Build the trunk: normalised RGB crops → features.
+def dlib_resnet(size: int | None) -> "keras.Model":
+    """Build the network: normalised RGB crops → features.
 
     The 27 layers of ResNet (He et al. 2016) that dlib's network recognises faces with (King,
     dlib.net, dnn_face_recognition_ex.cpp), without the last block, which is small and made for
@@ -30,6 +36,9 @@ def dlib_resnet_trunk(size: int) -> keras.Model:
     Returns:
         A model float (n, size, size, 3) → float (n, 256).
     """
+    import keras
+    from keras import layers
+
     inputs = keras.Input((size, size, 3), name="crops")
     x = _normalise(layers.Conv2D(STEM, 7, 2, padding="same", use_bias=False)(inputs))
     x = layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(x))
@@ -40,7 +49,9 @@ def dlib_resnet_trunk(size: int) -> keras.Model:
     return keras.Model(inputs, features, name="dlib-resnet")
 
 
-def _residual(x: keras.KerasTensor, width: int, halve: bool) -> keras.KerasTensor:
+def _residual(x: "keras.KerasTensor", width: int, halve: bool) -> "keras.KerasTensor":
+    from keras import layers
+
     y = layers.Conv2D(width, 3, 2 if halve else 1, padding="same", use_bias=False)(x)
     y = layers.Conv2D(width, 3, padding="same", use_bias=False)(layers.ReLU()(_normalise(y)))
     y = _normalise(y)
@@ -55,6 +66,17 @@ def _identity(shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
     return np.eye(shape[-2], shape[-1], dtype=dtype or "float32")[None, None]
 
 
-def _normalise(x: keras.KerasTensor) -> keras.KerasTensor:
+def _normalise(x: "keras.KerasTensor") -> "keras.KerasTensor":
     """Statistics that are quick to follow: an epoch has few batches."""
+    from keras import layers
+
     return layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
+
+
+DLIB_RESNET = BackboneSpec(
+    dlib_resnet,
+    size=128,
+    # The published weights were trained with these.
+    pixels=Pixels(mean=(122.782 / 255, 117.001 / 255, 104.298 / 255), std=1.0),
+    learning_rate=5e-4,
+)

@@ -1,7 +1,12 @@
-"""EfficientNet-Lite0: a small trunk for which weights trained on ImageNet are free to use."""
+"""EfficientNet-Lite0: a small backbone for which weights trained on ImageNet are free to use."""
 
-import keras
-from keras import layers
+from typing import TYPE_CHECKING
+
+from lib.models.backbones.spec import BackboneSpec
+from lib.network_input import Pixels
+
+if TYPE_CHECKING:
+    import keras
 
 STEM, HEAD = 32, 1280
 EXPANSION = 6
@@ -17,18 +22,21 @@ STAGES = (
 )
 
 
-def efficientnet_lite0_trunk(size: int) -> keras.Model:
-    """Build the trunk: normalised RGB crops → features.
+def efficientnet_lite0(size: int | None) -> "keras.Model":
+    """Build the network: normalised RGB crops → features.
 
     EfficientNet-B0 (Tan and Le 2019) as its authors made it for small devices: ReLU6 in place of Swish,
     no squeeze and excitation. The order of the layers is that of their published weights.
 
     Args:
-        size: side of the crops in pixels. The weights do not depend on it.
+        size: side of the crops in pixels; None: any. The weights do not depend on it.
 
     Returns:
         A model float (n, size, size, 3) → float (n, 1280).
     """
+    import keras
+    from keras import layers
+
     inputs = keras.Input((size, size, 3), name="crops")
     x = _normalise(layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False)(inputs))
     for stage, (blocks, kernel, stride, width) in enumerate(STAGES):
@@ -41,9 +49,11 @@ def efficientnet_lite0_trunk(size: int) -> keras.Model:
 
 
 def _inverted_residual(
-    x: keras.KerasTensor, expansion: int, kernel: int, stride: int, width: int
-) -> keras.KerasTensor:
+    x: "keras.KerasTensor", expansion: int, kernel: int, stride: int, width: int
+) -> "keras.KerasTensor":
     """Widen, convolve each channel by itself, narrow (Sandler et al. 2018)."""
+    from keras import layers
+
     y, before = x, x.shape[-1]
     if expansion > 1:
         y = _normalise(layers.Conv2D(before * expansion, 1, use_bias=False)(y))
@@ -53,7 +63,14 @@ def _inverted_residual(
     return layers.Add()([x, y]) if stride == 1 and before == width else y
 
 
-def _normalise(x: keras.KerasTensor, activate: bool = True) -> keras.KerasTensor:
+def _normalise(x: "keras.KerasTensor", activate: bool = True) -> "keras.KerasTensor":
     """Statistics that are quick to follow: an epoch has few batches."""
+    from keras import layers
+
     x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
     return layers.ReLU(6.0)(x) if activate else x
+
+
+EFFICIENTNET_LITE0 = BackboneSpec(
+    efficientnet_lite0, size=96, pixels=Pixels(mean=127 / 255, std=128 / 255), learning_rate=1e-3
+)

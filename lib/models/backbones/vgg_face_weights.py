@@ -20,13 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.common.errors import UserError
+from lib.models.backbones.vgg_face import FEATURES, SIZE, STAGES
+from lib.tasks import TASKS
 
-STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-"""Convolutions of 3 x 3, and their width, between two poolings of 2 x 2."""
-FEATURES = 4096
-SIZE = 224
-"""Side of the crops in pixels."""
-CLASSES = {"age": 101, "gender": 2}
+CLASSES = {name: task.classes for name, task in TASKS.items()}
 IDENTITIES = 2622
 """Outputs of the published networks: of each task, and of the one that transfer learning started from."""
 _GRID = SIZE >> len(STAGES)

@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.models.bundle import Bundle
-from lib.models.calibration import apply_temperature
-from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
 from lib.scoring.schema import BOX, KEYS, LANDMARKS, POINT, face_type, label_schema
 from lib.scoring.stages.face_arrays import face_counts, faces_of
 from lib.scoring.stages.predict import probabilities_column
 from lib.scoring.stages.stage import Stopwatch
+from lib.tasks import TASKS
 
 
 @dataclass
@@ -80,30 +79,17 @@ class Label:
 
     def _faces(self, batch: pa.Table) -> pa.StructArray:
         """All faces of the batch, one after the other."""
-        age = self._probabilities(batch, "age", AGE_CLASSES)
-        genders = np.array([*self.bundle.gender_labels, None], dtype=object)
-        gender = apply_temperature(
-            self._probabilities(batch, "gender", len(genders) - 1),
-            self.bundle.calibration.gender_temperature,
-        )
-        likelier = np.where(np.isnan(gender[:, 0]), len(genders) - 1, gender.argmax(axis=1))
-        mean, std = expected_age(age)
-        low, high = age_interval(age, scale=self.bundle.calibration.age_interval_scale)
         box = _whole_pixels(faces_of(batch, "boxes", (4,)))
-        values = {
-            "age": mean,
-            "age_std": std,
-            "age_low": low,
-            "age_high": high,
-            "gender": genders[likelier],
-            "gender_score": gender.max(axis=1),
+        values: dict[str, object] = {
             "box": pa.StructArray.from_arrays([box[:, i] for i in range(4)], fields=list(BOX)),
             "face_score": faces_of(batch, "face_scores"),
             "landmarks": _points(faces_of(batch, "landmarks", (5, 2))),
-            "age_distribution": pa.FixedSizeListArray.from_arrays(
-                age.ravel(), AGE_CLASSES, mask=pa.array(np.isnan(age[:, 0]))
-            ),
         }
+        card = self.bundle.card
+        for name, task in TASKS.items():
+            probabilities = self._probabilities(batch, name, task.classes)
+            labels = card.class_labels.get(name, ())
+            values |= task.label(probabilities, labels, card.calibration[task.factor])
         type_ = face_type(self.with_distribution)
         arrays = [_as(values[field.name], field.type) for field in type_]
         return pa.StructArray.from_arrays(arrays, fields=list(type_))

@@ -7,7 +7,6 @@ import pytest
 from lib.common.errors import UserError
 from lib.datasets.labels import (
     SPLITS,
-    Gender,
     Split,
     as_age,
     gender_of_codes,
@@ -15,6 +14,7 @@ from lib.datasets.labels import (
     split_key,
     split_of,
 )
+from lib.tasks.gender import Gender
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 from pyarrow import csv
 
 from lib.common.errors import UserError
-from lib.datasets.labels import COLUMNS, Gender
+from lib.datasets.labels import COLUMNS
 from lib.datasets.rules import Thresholds, first_rule
 from lib.datasets.table import Names, read_table
+from lib.tasks.gender import Gender
 
 NAN = float("nan")
 

@@ -7,8 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from lib.faces.crop import (
-    ARCFACE_TEMPLATE,
-    CropSpec,
     crop_faces,
     longer_side_needed,
     longer_side_needed_whole,
@@ -18,6 +16,7 @@ from lib.faces.crop import (
 )
 from lib.faces.detections import Detections
 from lib.images import Limits, decode
+from lib.network_input import ARCFACE_TEMPLATE, CropSpec
 from tests import nasty
 
 BOX = CropSpec(size=64, align="box")

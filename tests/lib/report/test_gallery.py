@@ -10,9 +10,9 @@ from lib.images import Picture
 from lib.output.reader import Output
 from lib.output.run_record import RunRecord, claim
 from lib.report import gallery as g
-from lib.report.label_statistics import tally
+from lib.report.label_statistics import count_labels
 from lib.report.page import Report, html
-from lib.report.picture import age_and_gender, annotate
+from lib.report.picture import annotate, face_label
 from lib.scoring.schema import STATUSES
 from tests.made_labels import face, row, write_rows
 from tests.nasty import jpeg
@@ -57,7 +57,7 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     shown = dict(zip(one_of_each, g.gallery([*one_of_each.values()], originals), strict=True))
     items = [dataclasses.replace(shown[r["status"]], row=r) for r in rows]
     assert sum(item.large is not None for item in items) == FACES + WITHOUT_FACE
-    page = html(Report(output, tally(output, {}), items)).encode()
+    page = html(Report(output, count_labels(output, {}), items)).encode()
     assert 2_500_000 < len(page) < LARGEST_PAGE
 
 
@@ -87,6 +87,6 @@ def test_small_and_thin_pictures_have_boxes_too() -> None:
 
 
 def test_words() -> None:
-    assert age_and_gender(face()) == "48 ± 6 · male 0.98"
+    assert face_label(face()) == "48 ± 6 · male 0.98"
     assert g.shorten("a" * 400 + "b" * 400, 101) == "a" * 50 + "…" + "b" * 50
     assert g.shorten("short") == "short"

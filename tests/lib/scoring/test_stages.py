@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lib.faces.crop import CropSpec, crop_faces
+from lib.faces.crop import crop_faces
 from lib.faces.detections import Detections
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits, decode
 from lib.models.bundle import Bundle
-from lib.models.expectation import expected_age
+from lib.network_input import CropSpec
 from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
 from lib.scoring.stages import stage
 from lib.scoring.stages.detect import Detect
@@ -22,6 +22,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label, model_id
 from lib.scoring.stages.stage import Chain, Stage
+from lib.tasks.expectation import expected_age
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT

@@ -15,7 +15,10 @@ TASKS = ("age", "gender")
 def test_they_answer_together_each_at_its_size(tmp_path: Path) -> None:
     """Whatever order a model has its genders in."""
     large, small = make_bundle(tmp_path / "large", 40), make_bundle(tmp_path / "small", 32)
-    turned = replace(small, gender_labels=small.gender_labels[::-1])
+    turned = replace(
+        small,
+        card=replace(small.card, class_labels={"gender": small.card.class_labels["gender"][::-1]}),
+    )
     teachers = Teachers([large, turned], TASKS, "float32")
     assert teachers.size == 40
     crops = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)

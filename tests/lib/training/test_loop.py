@@ -1,6 +1,7 @@
 import errno
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import pytest
 import tensorflow as tf
 
 from lib.common.errors import UserError
-from lib.faces.crop import CropSpec
 from lib.models.backbones import compact
 from lib.models.backbones.registry import load_weights
-from lib.models.bundle import TASKS, Bundle, Calibration, Pixels, write_bundle
-from lib.models.heads import GENDER_LABELS
+from lib.models.bundle import Bundle, write_bundle
+from lib.models.model_card import ModelCard
+from lib.network_input import CropSpec, Pixels
+from lib.tasks import TASKS
+from lib.tasks.age import age_weights
+from lib.tasks.gender import FEMALE, GENDERS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
@@ -28,7 +32,6 @@ from lib.training.loop import (
     validation_metrics,
     validation_sums,
 )
-from lib.training.losses import age_weights
 from lib.training.networks import build_networks
 from lib.training.recipe import Recipe
 from lib.training.schedule import epoch_order
@@ -38,7 +41,7 @@ RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, f
 
 
 @pytest.fixture(autouse=True)
-def small_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of a few layers are built in a second."""
     monkeypatch.setattr(compact, "WIDTHS", (8, 16))
     monkeypatch.setattr(compact, "BLOCKS_PER_STAGE", 1)
@@ -85,13 +88,14 @@ def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(
     rest.restore(arrays)
     rest.train_epoch(half_way, lambda now: None)
     assert half_way.losses == pytest.approx(position.losses, rel=1e-4)
-    for name in ("networks", "heads", "trunk"):
+    for name in ("networks", "heads", "backbone"):
         for one, other in zip(whole.arrays()[name], rest.arrays()[name], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_it_learns(faces: dict[str, Faces]) -> None:
-    trainer = make_trainer(faces, replace(RECIPE, epochs=12, learning_rate=0.01, plain=True, ema=0))
+    recipe = replace(RECIPE, epochs=12, learning_rate=0.01, plain=True, ema_momentum=0)
+    trainer = make_trainer(faces, recipe)
     losses = []
     for epoch in range(12):
         position = Position(epoch)
@@ -111,30 +115,33 @@ def test_workers_share_a_batch_and_the_validation(faces: dict[str, Faces], worke
         parts.append(trainer._part(order, step=1))
     np.testing.assert_array_equal(np.concatenate(parts), order[8 * workers : 16 * workers])
     val = faces["val"]
-    age, gender = trainer.predict(val, 32)
-    sums = []
+    predicted = trainer.predict(val, 32)
+    sums: Counter[str] = Counter()
     for rank in range(workers):
         mine = slice(rank, None, workers)
-        part = Faces(val.images[mine], val.ages[mine], val.genders[mine])
-        sums.append(validation_sums(age[mine], gender[mine], part, RECIPE))
-    together = validation_metrics(np.sum(sums, axis=0), TASKS)
+        of_part = {task: probabilities[mine] for task, probabilities in predicted.items()}
+        sums.update(validation_sums(of_part, val.part(mine), RECIPE))
+    together = validation_metrics(sums, tuple(TASKS))
     assert together["val_faces"] == 17
-    expected = age.astype(np.float64) @ np.arange(101)
-    assert together["val_mae"] == pytest.approx(np.abs(expected - val.ages).mean(), rel=1e-5)
-    right = (gender.argmax(axis=1) == val.genders).mean()
+    expected = predicted["age"].astype(np.float64) @ np.arange(101)
+    assert together["val_mae"] == pytest.approx(
+        np.abs(expected - val.classes["age"]).mean(), rel=1e-5
+    )
+    right = (predicted["gender"].argmax(axis=1) == val.classes["gender"]).mean()
     assert together["val_gender_accuracy"] == pytest.approx(right)
 
 
 def certain(folder: Path) -> Bundle:
-    """A model that holds everybody for female; it has no trunk, and takes larger crops."""
+    """A model that holds everybody for female; it has no backbone, and takes larger crops."""
     x = inputs = keras.Input((36, 36, 3))
     x = keras.layers.GlobalAveragePooling2D()(x)
-    bias = keras.initializers.Constant(5.0 * np.eye(2)[GENDER_LABELS.index("female")])
+    bias = keras.initializers.Constant(5.0 * np.eye(2)[GENDERS.index(FEMALE)])
     gender = keras.layers.Dense(2, "softmax", kernel_initializer="zeros", bias_initializer=bias)(x)
     return write_bundle(
-        folder, "certain", {"gender": keras.Model(inputs, gender)}, CropSpec(36, "box"), Pixels(),
-        GENDER_LABELS, Calibration(), {},
-    )  # fmt: skip
+        folder,
+        {"gender": keras.Model(inputs, gender)},
+        ModelCard("certain", CropSpec(36, "box"), Pixels()),
+    )
 
 
 def test_it_learns_what_its_teachers_say(faces: dict[str, Faces], tmp_path: Path) -> None:
@@ -143,13 +150,18 @@ def test_it_learns_what_its_teachers_say(faces: dict[str, Faces], tmp_path: Path
     found = []
     for share in (0.0, 1.0):
         recipe = replace(
-            RECIPE, tasks=("gender",), plain=True, ema=0, learning_rate=0.01, distillation=share
+            RECIPE,
+            tasks=("gender",),
+            plain=True,
+            ema_momentum=0,
+            learning_rate=0.01,
+            distillation=share,
         )
         trainer = make_trainer(faces, recipe, [teacher])
         for epoch in range(8):
             trainer.train_epoch(Position(epoch), lambda now: None)
-        _, gender = trainer.predict(faces["train"], 32)
-        found.append((gender.argmax(axis=1) == GENDER_LABELS.index("female")).mean())
+        gender = trainer.predict(faces["train"], 32)["gender"]
+        found.append((gender.argmax(axis=1) == GENDERS.index(FEMALE)).mean())
     assert found[0] < 0.9
     assert found[1] == 1
 
@@ -167,26 +179,26 @@ def test_validation_measures_the_average_and_leaves_the_weights(faces: dict[str,
     assert trainer.workers_apart() == 0
 
 
-def test_a_frozen_trunk_stays_as_it_is(faces: dict[str, Faces]) -> None:
-    trainer = make_trainer(faces, replace(RECIPE, frozen_epochs=1, ema=0.0))
-    trunk = [w.numpy() for w in trainer.networks.trunk.weights]
-    head = trainer.networks.age.weights[0].numpy()
+def test_a_frozen_backbone_stays_as_it_is(faces: dict[str, Faces]) -> None:
+    trainer = make_trainer(faces, replace(RECIPE, frozen_epochs=1, ema_momentum=0.0))
+    backbone = [w.numpy() for w in trainer.networks.backbone.weights]
+    head = trainer.networks.heads["age"].weights[0].numpy()
     trainer.train_epoch(Position(), lambda now: None)
-    for old, new in zip(trunk, trainer.networks.trunk.weights, strict=True):
+    for old, new in zip(backbone, trainer.networks.backbone.weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
-    assert (head != trainer.networks.age.weights[0].numpy()).any()
+    assert (head != trainer.networks.heads["age"].weights[0].numpy()).any()
     trainer.train_epoch(Position(epoch=1), lambda now: None)
-    assert (trunk[0] != trainer.networks.trunk.weights[0].numpy()).any()
+    assert (backbone[0] != trainer.networks.backbone.weights[0].numpy()).any()
 
 
 @pytest.mark.parametrize(
     "changes", [{"precision": "bfloat16"}, {"precision": "float16"}, {"accumulate": 2},
-                {"mixup": 0.4}, {"balance": 0.5}, {"small_size": 32, "small_epochs": 1},
-                {"tasks": ("gender",)}],
+                {"mixup": 0.4}, {"age_reweighting": 0.5},
+                {"progressive_size": 32, "progressive_epochs": 1}, {"tasks": ("gender",)}],
 )  # fmt: skip
 def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str, object]) -> None:
     trainer = make_trainer(faces, replace(RECIPE, **changes))  # type: ignore[arg-type]
-    before = trainer.networks.trunk.weights[0].numpy()
+    before = trainer.networks.backbone.weights[0].numpy()
     position = Position()
     # Float16 begins with a loss scale that overflows, and halves it after every such step.
     for epoch in range(6):
@@ -195,7 +207,7 @@ def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str
     assert np.isfinite(position.losses).all()
     metrics = trainer.validate(32)
     assert ("val_mae" in metrics) == ("age" in trainer.networks.models)
-    assert (before != trainer.networks.trunk.weights[0].numpy()).any()
+    assert (before != trainer.networks.backbone.weights[0].numpy()).any()
 
 
 def test_what_one_worker_cannot_use_none_uses() -> None:
@@ -225,16 +237,16 @@ def test_vgg_face_trains_what_the_original_recipe_trains() -> None:
     assert not any(name.startswith("conv") for name in free)
     assert len(networks.freezable) == 2 * 13
     assert networks.pixels.channels == "bgr"
-    assert networks.trunk.output.shape[-1] == 4096
+    assert networks.backbone.output.shape[-1] == 4096
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    other = build_networks("compact", 32).age
+    other = build_networks("compact", 32).heads["age"]
     other.save(tmp_path / "other.keras")
     (tmp_path / "text.h5").write_text("no weights")
     for name in ("other.keras", "text.h5"):
         with pytest.raises(UserError, match=f"{name}.*does not fit compact"):
-            load_weights(build_networks("compact", 32).trunk, tmp_path / name)
+            load_weights(build_networks("compact", 32).backbone, tmp_path / name)
 
 
 def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
@@ -294,7 +306,7 @@ def test_faces_are_decoded_once(folder: Path, tmp_path: Path) -> None:
     assert first.images.shape == (27, 38, 38, 3)
     np.testing.assert_array_equal(first.images, second.images)
     # Brighter the older, as they were made: labels and pictures belong together.
-    assert np.corrcoef(first.images.mean(axis=(1, 2, 3)), first.ages)[0, 1] > 0.95
+    assert np.corrcoef(first.images.mean(axis=(1, 2, 3)), first.classes["age"])[0, 1] > 0.95
 
 
 def test_the_same_faces_in_another_order_are_others(folder: Path, tmp_path: Path) -> None:
@@ -305,7 +317,7 @@ def test_the_same_faces_in_another_order_are_others(folder: Path, tmp_path: Path
     pq.write_table(rows.take(list(range(len(rows)))[::-1]), turned / "part-0.parquet")
     second = load_faces(turned.parent, "train", 38, tmp_path / "cache")
     np.testing.assert_array_equal(first.images, second.images[::-1])
-    np.testing.assert_array_equal(first.ages, second.ages[::-1])
+    np.testing.assert_array_equal(first.classes["age"], second.classes["age"][::-1])
 
 
 @pytest.mark.parametrize(

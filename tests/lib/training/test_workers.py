@@ -9,8 +9,10 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.scoring.placement import Cluster, Growth
+from lib.training.allocation import cpus_of_each
 from lib.training.recipe import Recipe
-from lib.training.workers import _is_best, _signals, _stale, cpus_of_each
+from lib.training.signals import watched_signals
+from lib.training.workers import _is_best, _stale
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_a_cluster_that_grows_is_taken_at_its_word() -> None:
 
 
 def test_only_epochs_at_the_full_size_count_for_patience() -> None:
-    recipe = replace(Recipe(), patience=2, small_size=32, small_epochs=2)
+    recipe = replace(Recipe(), patience=2, progressive_size=32, progressive_epochs=2)
 
     def history(*errors: float) -> list[dict[str, Any]]:
         return [{"val_error": error} for error in errors]
@@ -70,7 +72,7 @@ def test_only_epochs_at_the_full_size_count_for_patience() -> None:
 
 
 def test_the_best_epoch_is_one_at_the_full_size_with_an_error() -> None:
-    recipe = replace(Recipe(), small_size=32, small_epochs=1)
+    recipe = replace(Recipe(), progressive_size=32, progressive_epochs=1)
 
     def is_best(*errors: float) -> bool:
         return _is_best([{"val_error": error} for error in errors], recipe)
@@ -87,7 +89,7 @@ def test_the_best_epoch_is_one_at_the_full_size_with_an_error() -> None:
 def test_a_signal_that_others_handle_is_seen() -> None:
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        with _signals() as arrived:
+        with watched_signals() as arrived:
             assert arrived() == b""
             signal.raise_signal(signal.SIGINT)
             assert signal.SIGINT in arrived()

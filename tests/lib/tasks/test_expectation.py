@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.models.expectation import AGE_CLASSES, age_interval, expected_age
+from lib.tasks.expectation import AGE_CLASSES, age_interval, expected_age
 
 
 def certain(age: int) -> np.ndarray:

@@ -1,10 +1,9 @@
 """The two factors, fitted on validation data, that make a model's probabilities mean what they say."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from lib.tasks.task import Floats, Mask
 
 INTERVAL_COVERAGE = 0.8
 """Share of the true ages that should lie between `age_low` and `age_high`."""

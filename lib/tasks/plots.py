@@ -7,17 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
 
-from lib.evaluation.metrics import (
-    AGE_BANDS,
-    Floats,
-    Mask,
-    age_band,
-    calibration_error,
-    reliability,
-    roc_auc,
-    roc_curve,
-)
+from lib.tasks.age import AGE_BANDS, age_band
+from lib.tasks.gender import calibration_error, reliability, roc_auc
+from lib.tasks.task import Floats, Mask
 
 _INK, _FAINT, _EMPTY = "#263238", "#b0bec5", "#eceff1"
 _ACCENT, _LIGHT_ACCENT = "#00695c", "#b2dfdb"
@@ -84,13 +78,15 @@ def gender_roc(is_female: Mask, female: Floats) -> Figure:
         is_female: (n,) bool.
         female: (n,) probabilities of female.
     """
-    curve, area = roc_curve(is_female, female), roc_auc(is_female, female)
+    area = roc_auc(is_female, female)
     figure, axes = _figure("Gender: ROC curve of female", "men called women", "women called women")
     axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--")
-    label = "undefined: one gender only" if area is None else f"area {area:.4f}"
-    axes.plot(
-        curve.false_positive_rate, curve.true_positive_rate, color=_ACCENT, linewidth=2, label=label
-    )
+    if area is None:
+        label, false_positives, true_positives = "undefined: one gender only", [], []
+    else:
+        label = f"area {area:.4f}"
+        false_positives, true_positives, _ = roc_curve(is_female, female, drop_intermediate=False)
+    axes.plot(false_positives, true_positives, color=_ACCENT, linewidth=2, label=label)
     axes.legend(loc="lower right", frameon=False)
     _unit_square(axes)
     return figure
@@ -127,7 +123,7 @@ def class_separation(distributions: Floats) -> Figure:
     """Draw the mean predicted distribution for each true age.
 
     Args:
-        distributions: (101, 101) from `metrics.mean_distributions`: row a for the true age a, NaN
+        distributions: (101, 101) from `lib.tasks.age.mean_distributions`: row a for the true age a, NaN
             where there is none.
     """
     figure, axes = _figure(

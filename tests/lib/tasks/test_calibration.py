@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lib.evaluation.metrics import interval_coverage
-from lib.models.calibration import apply_temperature, fit_interval_scale, fit_temperature
+from lib.tasks.age import interval_coverage
+from lib.tasks.calibration import apply_temperature, fit_interval_scale, fit_temperature
 
 
 def floats(*values: float) -> np.ndarray:

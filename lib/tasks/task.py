@@ -1,0 +1,299 @@
+"""What a task is: one question about a face, answered by the probabilities of classes.
+
+Everything that is special about a task stands in its module: classes and their labels, targets and
+loss of training, columns of the label row, figures and plots of an evaluation, words in card and
+report. The rest of the code loops over `lib.tasks.TASKS`.
+
+Importing this imports neither TensorFlow nor matplotlib nor scikit-learn.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Metrics = dict[str, Any]
+"""Figures by name: numbers, strings, None where a figure is undefined, and dictionaries of them."""
+
+
+class Column(NamedTuple):
+    """One column of the label row."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+
+
+class Headline(NamedTuple):
+    """A figure that gets a confidence interval.
+
+    Attributes:
+        values: (n,) float64; the figure is their mean.
+        root: whether it is the square root of that mean.
+    """
+
+    values: Floats
+    root: bool = False
+
+
+class Breakdown(NamedTuple):
+    """Groups of faces to evaluate apart.
+
+    Attributes:
+        of_face: (n,) object, name of each face's group; None: in no group.
+        names: of all groups, in order.
+    """
+
+    of_face: NDArray[np.object_]
+    names: Sequence[str]
+
+
+class TextTable(NamedTuple):
+    """A table for a terminal: the column titles, and rows of as many cells, the first one a name."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Histogram(NamedTuple):
+    """How sure labels are, as a chart of a report.
+
+    Attributes:
+        title: of the chart.
+        edges: (bins + 1,) float64, ends of the bins.
+        number: format of an edge.
+        sentence: with the fields `share` and `edge`.
+        edge: at which the sentence divides the faces.
+    """
+
+    title: str
+    edges: Floats
+    number: str
+    sentence: str
+    edge: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Columns about n faces: the truth and what a model says; each (n,), or None if it is not known."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def where(self, mask: Mask) -> Self:
+        """Only the faces for which the mask, (n,) bool, is true."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{n: None if c is None else c[mask] for n, c in columns.items()})
+
+
+P = TypeVar("P", bound=Predictions)
+
+
+class Task(ABC, Generic[P]):
+    """One question about a face.
+
+    Attributes:
+        name: of the task, of its network in a bundle, and of its column in labelled data.
+        classes: outputs of its network.
+        labels: what the classes mean, in order, where they are names; empty where they are numbers.
+        factor: name of its calibration factor; 1 leaves probabilities as they are.
+        columns: of the label row.
+        optional_columns: of the label row, on request.
+        counted_columns: of the label row, those that a report counts.
+        evaluated_columns: of the label row, those that an evaluation needs.
+        headline_title: of its most important figure, over a column of the card.
+        breakdown_key: of the figures by groups: `by_...`.
+        breakdown_figures: column titles of a table by groups, and the figures in them.
+        validation_formats: figures of an epoch, and how a log shows them.
+        ordered: whether neighbouring classes are alike, so that their confusion is worth a plot.
+        histogram: chart of the labels' certainty.
+        introduction: what a model answers, in words.
+    """
+
+    name: str
+    classes: int
+    labels: tuple[str, ...]
+    factor: str
+    columns: tuple[Column, ...]
+    optional_columns: tuple[Column, ...] = ()
+    counted_columns: tuple[str, ...]
+    evaluated_columns: tuple[str, ...]
+    headline_title: str
+    breakdown_key: str
+    breakdown_figures: ClassVar[Mapping[str, str]]
+    validation_formats: ClassVar[Mapping[str, str]]
+    ordered: bool = False
+    histogram: Histogram
+    introduction: str
+
+    # Training.
+
+    @abstractmethod
+    def possible(self, truth: NDArray[Any]) -> Mask:
+        """Which values of the labelled column, (n,), can be trained on: (n,) bool."""
+
+    @abstractmethod
+    def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
+        """Possible values, (n,) → class indices int64 (n,)."""
+
+    @abstractmethod
+    def targets(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
+        """Class indices (n,) → target distributions float32 (n, classes); each row sums to one.
+
+        Args:
+            indices: of the faces' classes.
+            recipe: `lib.training.recipe.Recipe`.
+        """
+
+    @abstractmethod
+    def loss(self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: Any) -> "tf.Tensor":
+        """Weighted loss of each face, float32 (n,), of float32 (n, classes) each."""
+
+    def face_weights(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
+        """How much each face counts, float32 (n,); 1 on average."""
+        return np.ones(len(indices), np.float32)
+
+    @abstractmethod
+    def validation_sums(
+        self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
+    ) -> dict[str, float]:
+        """Sums over faces, whose means over all workers' faces are the figures of an epoch, by name."""
+
+    @abstractmethod
+    def validation_error(self, figures: Mapping[str, float]) -> float:
+        """The error that the best epoch has least of, from the means of `validation_sums`."""
+
+    # Labelling.
+
+    @abstractmethod
+    def label(
+        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
+    ) -> dict[str, Any]:
+        """Probabilities → the columns of the label row.
+
+        Args:
+            probabilities: (n, classes); NaN in all of a row: unknown.
+            labels: of the classes, in the order of the network.
+            factor: of the calibration.
+
+        Returns:
+            By the name of a column n values, with NaN or null for unknown.
+        """
+
+    @abstractmethod
+    def words(self, face: Mapping[str, Any]) -> str:
+        """The label of one face of a label row, for people; empty where there is none."""
+
+    # Evaluation.
+
+    @abstractmethod
+    def predictions(self, truth: pa.Table, labels: pa.Table) -> P:
+        """Truth and label rows of the same n faces → arrays."""
+
+    @abstractmethod
+    def calibrate(self, predictions: P) -> float:
+        """Fit the calibration factor on predictions with the factor 1; 1 where nothing is known."""
+
+    @abstractmethod
+    def figures(self, predictions: P) -> Metrics:
+        """All figures, by `name` and, where there are some, further keys."""
+
+    @abstractmethod
+    def headlines(self, predictions: P) -> dict[str, Headline]:
+        """The figures that get a confidence interval, by name."""
+
+    @abstractmethod
+    def breakdown(self, predictions: P) -> Breakdown:
+        """The groups by the task's own truth."""
+
+    @abstractmethod
+    def plots(self, predictions: P, labels: pa.Table) -> "Iterator[tuple[str, Figure]]":
+        """Each plot of an evaluation that can be drawn, with its name."""
+
+    @abstractmethod
+    def tables(self, metrics: Metrics) -> list[TextTable]:
+        """The figures of `lib.evaluation.metrics.evaluate` as tables."""
+
+    # Card and report.
+
+    @abstractmethod
+    def is_measured(self, metrics: Metrics) -> bool:
+        """Whether there are figures of this task."""
+
+    @abstractmethod
+    def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
+        """Names and values of the card's table of figures."""
+
+    @abstractmethod
+    def headline_text(self, metrics: Metrics) -> str:
+        """The most important figure, with its confidence interval."""
+
+    @abstractmethod
+    def is_weak(self, part: Metrics, whole: Metrics) -> bool:
+        """Whether a part of the test faces has far larger errors than all of them."""
+
+    @abstractmethod
+    def facts(self, metrics: Metrics) -> Iterator[tuple[str, str]]:
+        """Names and values of the figures that a report gives.
+
+        Raises:
+            KeyError, TypeError, ValueError: a card of other makers lacks a figure.
+        """
+
+    @abstractmethod
+    def class_of(self, faces: pa.StructArray) -> Floats:
+        """Class of each face of label rows, float64 (n,), with fractions; NaN: unknown."""
+
+    @abstractmethod
+    def certainty_bin(self, faces: pa.StructArray) -> Floats:
+        """Bin of `histogram` of each face of label rows, float64 (n,), with fractions; NaN: unknown."""
+
+
+def numbers(values: pa.Array | pa.ChunkedArray) -> Floats:
+    """Numbers as float64, with NaN for null."""
+    return values.cast(pa.float64()).to_pandas().to_numpy(np.float64, na_value=np.nan)
+
+
+def objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Values as objects, with None for null."""
+    return np.array(column.to_pylist(), dtype=object)
+
+
+def mean(values: NDArray[Any]) -> float | None:
+    """The mean; None of nothing."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def with_interval(value: float | None, interval: list[float] | None, form: str) -> str:
+    """A figure with its confidence interval in brackets; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    text = form.format(value)
+    return f"{text} ({' to '.join(map(form.format, interval))})" if interval else text
+
+
+_FORMATS = dict.fromkeys(("mae", "rmse", "bias", "median_predictor_mae"), "{:.2f}") | dict.fromkeys(
+    ("epsilon_error", "roc_auc", "ece"), "{:.4f}"
+)
+
+
+def figure_text(key: str, value: float | None) -> str:
+    """A figure for a terminal."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else _FORMATS.get(key, "{:.1%}").format(value)
+
+
+def interval_text(key: str, interval: list[float] | None) -> str:
+    """A confidence interval for a terminal."""
+    return "" if interval is None else " to ".join(figure_text(key, end) for end in interval)

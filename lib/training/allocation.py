@@ -1,0 +1,57 @@
+"""How many CPUs each worker of a training run gets."""
+
+from collections.abc import Mapping, Sequence
+
+from lib.common.errors import UserError
+from lib.scoring.placement import Cluster
+
+LEFT_FREE = 0.1
+"""CPUs of each machine that no worker gets: what runs beside them must find room."""
+
+
+def cpus_of_each(
+    workers: int,
+    wanted: float | None,
+    use_gpu: bool,
+    cluster: Cluster,
+    machines: Sequence[Mapping[str, float]],
+) -> float:
+    """CPUs for each worker.
+
+    Args:
+        workers: that train together.
+        wanted: CPUs of each; None takes as many as each can have.
+        use_gpu: whether each needs a GPU.
+        cluster: now and when it has grown; where it grows, nothing is known of its machines.
+        machines: the resources of each that is there now, as Ray names them.
+
+    Raises:
+        UserError: the cluster has no room for the workers.
+    """
+    if use_gpu and cluster.most_gpus < workers:
+        raise UserError(
+            f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
+            "--workers or leave out --use-gpu"
+        )
+    if cluster.growth.cpus:
+        machines = [{"CPU": cluster.most_cpus, "GPU": cluster.most_gpus}]
+    rooms = [machine.get("CPU", 0.0) - LEFT_FREE for machine in machines]
+    most = [int(machine.get("GPU", 0.0)) if use_gpu else workers for machine in machines]
+
+    def fitting(cpus: float) -> int:
+        return sum(
+            min(gpus, int(room / cpus + 1e-6))
+            for room, gpus in zip(rooms, most, strict=True)
+            if room > 0
+        )
+
+    shares = {int(100 * room / n) / 100 for room in rooms for n in range(1, workers + 1)}
+    possible = [cpus for cpus in shares if cpus > 0 and fitting(cpus) >= workers]
+    cpus = wanted or max(possible, default=1.0)
+    if fitting(cpus) < workers:
+        free = ", ".join(f"{room:g}" for room in rooms if room > 0) or "none"
+        raise UserError(
+            f"{workers} workers of {cpus:g} CPUs do not fit: the machines have {free} CPUs free; lower "
+            "--workers or --cpus"
+        )
+    return cpus

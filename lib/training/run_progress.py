@@ -1,0 +1,89 @@
+"""The progress of the first worker, carried to the job by an actor.
+
+Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+"""
+
+import logging
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from lib.common.errors import reason_of
+from lib.training.history import History
+
+log = logging.getLogger("train")
+
+REPORT_EVERY_SECONDS = 1.0
+
+Progress = tuple[list[dict[str, Any]], int, int, float]
+"""The arguments of `History.update`."""
+
+
+@ray.remote(num_cpus=0)
+class ProgressActor:
+    """Holds the latest progress, the plots to draw, and why a worker failed."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._reason: str | None = None
+        self._distributions: dict[int, NDArray[np.float64]] = {}
+
+    def set_progress(
+        self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float
+    ) -> None:
+        """Replace the progress; see `History.update`."""
+        self._progress = epochs, step, steps, rate
+
+    def progress(self) -> Progress | None:
+        """The latest progress."""
+        return self._progress
+
+    def add_distributions(self, epoch: int, distributions: NDArray[np.float64]) -> None:
+        """Ask for the plot of an epoch; see `History.plot`."""
+        self._distributions[epoch] = distributions
+
+    def take_distributions(self) -> dict[int, NDArray[np.float64]]:
+        """The plots that were asked for since the last call, by epoch."""
+        taken, self._distributions = self._distributions, {}
+        return taken
+
+    def fail(self, reason: str) -> None:
+        """Record why no worker can go on."""
+        self._reason = reason
+
+    def reason(self) -> str | None:
+        """Why no worker can go on; None if none said so."""
+        return self._reason
+
+
+class ProgressReader:
+    """Copies the progress to the history, in a thread of its own, while a `with` block runs."""
+
+    def __init__(self, actor: Any, history: History) -> None:
+        self._actor, self._history = actor, history
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._read()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(REPORT_EVERY_SECONDS):
+            try:
+                self._read()
+            except OSError as error:  # the next call, or the last one, writes them again
+                log.warning("the metrics could not be written: %s", reason_of(error))
+
+    def _read(self) -> None:
+        if progress := ray.get(self._actor.progress.remote()):
+            self._history.update(*progress)
+        for epoch, distributions in ray.get(self._actor.take_distributions.remote()).items():
+            self._history.plot(epoch, distributions)
