@@ -66,7 +66,6 @@ class Options:
         pictures_after: Draw the class separation after these epochs, and after the last one.
         keep: How many checkpoints to keep, the last ones; the best weights are kept besides.
         max_failures: How often lost workers are replaced before the run gives up.
-        s3: S3Option = field(default_factory=S3Options)
         recipe: How to train.
     """
 
