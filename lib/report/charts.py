@@ -24,7 +24,7 @@ from lib.datasets.labels import GENDERS
 from lib.evaluation.metrics import AGE_BANDS, age_band
 from lib.models.expectation import AGE_CLASSES
 from lib.report.colours import DARK, LIGHT, Theme
-from lib.report.label_statistics import MOST_FACES, SCORE_BINS, STD_STEP, Counts, Tally
+from lib.report.label_statistics import MOST_FACES, SCORE_BINS, STD_STEP, Counts, LabelStatistics
 
 PYRAMID_STEP = 5
 """Years of a bar of the pyramid."""
@@ -74,7 +74,7 @@ class Chart:
 Draw = Callable[[Axes, Theme], None]
 
 
-def age_pyramid(tally: Tally) -> Chart:
+def age_pyramid(tally: LabelStatistics) -> Chart:
     """Faces by age and gender."""
     bands = _in_steps(tally.ages)
     female, male = bands
@@ -117,7 +117,7 @@ def age_pyramid(tally: Tally) -> Chart:
     )
 
 
-def age_distribution(tally: Tally) -> Chart:
+def age_distribution(tally: LabelStatistics) -> Chart:
     """Faces by age: as labelled, and with the uncertainty of each label."""
     labelled, spread = tally.ages.sum(axis=0), spread_ages(tally.age_and_std)
     years = np.arange(AGE_CLASSES)
@@ -154,7 +154,7 @@ def age_distribution(tally: Tally) -> Chart:
     )
 
 
-def faces_per_image(tally: Tally) -> Chart:
+def faces_per_image(tally: LabelStatistics) -> Chart:
     """Images by the number of their faces."""
     counts = tally.faces_per_image
     last = max(3, int(np.flatnonzero(counts).max(initial=0)))
@@ -171,7 +171,7 @@ def faces_per_image(tally: Tally) -> Chart:
     )
 
 
-def confidence(tally: Tally) -> list[Chart]:
+def confidence(tally: LabelStatistics) -> list[Chart]:
     """How sure the labels are: of gender, of age, and of the face itself, if one was looked for."""
     stds = tally.age_and_std.sum(axis=0)
     charts = [
@@ -210,7 +210,7 @@ def spread_ages(age_and_std: Counts) -> np.ndarray:
     """Faces expected at each age, when each face counts as a normal distribution.
 
     Args:
-        age_and_std: (101, 61) faces by age and standard deviation, as `Tally` has them.
+        age_and_std: (101, 61) faces by age and standard deviation, as `LabelStatistics` has them.
 
     Returns:
         (101,) floats; the sum is the number of faces: what would lie outside of 0 to 100 years is

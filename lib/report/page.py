@@ -18,7 +18,7 @@ from lib.report.charts import Chart, age_distribution, age_pyramid, confidence, 
 from lib.report.colours import DARK, LIGHT, Theme
 from lib.report.facts import FactGroup, facts
 from lib.report.gallery import Item, shorten
-from lib.report.label_statistics import Tally
+from lib.report.label_statistics import LabelStatistics
 from lib.report.picture import age_and_gender
 from lib.scoring.schema import NO_FACE, OK, STATUSES
 
@@ -88,7 +88,7 @@ class Errors:
 class Report:
     """What the template of the page asks for."""
 
-    def __init__(self, output: Output, tally: Tally, items: Sequence[Item]) -> None:
+    def __init__(self, output: Output, tally: LabelStatistics, items: Sequence[Item]) -> None:
         """Draw the charts and put everything into words.
 
         Args:

@@ -9,7 +9,7 @@ from lib.output.reader import Output
 from lib.output.run_record import RunRecord, claim
 from lib.report.charts import age_distribution, spread_ages
 from lib.report.gallery import rows_at
-from lib.report.label_statistics import Tally, tally
+from lib.report.label_statistics import LabelStatistics, label_statistics
 from tests.made_labels import face, row, write_rows
 
 SIZES = {"ok": 40, "no_face": 5, "decode_error": 3}
@@ -47,11 +47,15 @@ def rows() -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def counted(rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory) -> Tally:
-    return tally(output_of(tmp_path_factory.mktemp("labels"), rows, 7), SIZES)
+def counted(
+    rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> LabelStatistics:
+    return label_statistics(output_of(tmp_path_factory.mktemp("labels"), rows, 7), SIZES)
 
 
-def test_counts_are_those_of_pandas(rows: list[dict[str, object]], counted: Tally) -> None:
+def test_counts_are_those_of_pandas(
+    rows: list[dict[str, object]], counted: LabelStatistics
+) -> None:
     frame = pd.DataFrame(rows)
     faces = pd.DataFrame(frame["faces"].explode().dropna().tolist())
     assert counted.statuses == Counter(frame["status"])
@@ -70,11 +74,11 @@ def test_counts_are_those_of_pandas(rows: list[dict[str, object]], counted: Tall
 
 
 def test_samples_do_not_depend_on_the_files(
-    rows: list[dict[str, object]], counted: Tally, tmp_path: Path
+    rows: list[dict[str, object]], counted: LabelStatistics, tmp_path: Path
 ) -> None:
     shuffled = [rows[n] for n in np.random.default_rng(2).permutation(len(rows))]
     output = output_of(tmp_path, shuffled, 3)
-    other = tally(output, SIZES)
+    other = label_statistics(output, SIZES)
     for status, size in SIZES.items():
         ids = [place.id for place in counted.sample(status)]
         assert len(set(ids)) == size
@@ -88,7 +92,7 @@ def test_samples_do_not_depend_on_the_files(
 def test_a_sample_has_no_preference(tmp_path: Path) -> None:
     """Of 4,000 rows a quarter of a sample comes from each quarter, give or take chance."""
     rows = [row(id_, "/a.jpg") for id_ in range(4000)]
-    places = tally(output_of(tmp_path, rows, 2), {"no_face": 400}).sample("no_face")
+    places = label_statistics(output_of(tmp_path, rows, 2), {"no_face": 400}).sample("no_face")
     quarters = np.bincount([place.id // 1000 for place in places])
     assert quarters.sum() == 400
     assert abs(quarters - 100).max() < 35  # four standard deviations
@@ -107,7 +111,7 @@ def test_uncertainty_spreads_faces_and_loses_none() -> None:
     assert mean == pytest.approx(50, abs=0.01)
 
 
-def test_a_chart_says_what_it_shows(counted: Tally) -> None:
+def test_a_chart_says_what_it_shows(counted: LabelStatistics) -> None:
     chart = age_distribution(counted)
     ages = np.repeat(np.arange(101), counted.ages.sum(axis=0))
     assert f"median of the ages is {np.sort(ages)[len(ages) // 2 - 1 + len(ages) % 2]:.0f}" in (
