@@ -1,4 +1,4 @@
-"""One page that shows what a labelling found: `python -m jobs.report --help`."""
+"""A page about the labels of an archive: `python -m jobs.report --help`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from lib.output.reader import Output
 from lib.scoring.schema import NO_FACE, OK, STATUSES
 from lib.storage.options import S3Option, S3Options
 
-FACES, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
+WITH_FACE, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
 """Images of the gallery, by status."""
 ANNOTATED_SIDE = 1600
-"""The longer side of annotated pictures in pixels, at most."""
+"""Longest side of annotated pictures, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     output = Output(options.labels, options.s3)
-    # matplotlib and SciPy take a second to import: what cannot work is refused before.
+    # matplotlib and SciPy take a second to import, so wrong options are refused before.
     from lib.report.gallery import Originals, gallery, rows_at, write_annotated
-    from lib.report.label_statistics import count_labels
+    from lib.report.label_statistics import label_statistics
     from lib.report.page import Report, html
 
     sizes = dict.fromkeys(STATUSES, EACH_ERROR)
-    sizes |= {OK: max(FACES, options.annotate or 0), NO_FACE: WITHOUT_FACE}
-    counts = count_labels(output, sizes)
-    shown = [place for status in STATUSES for place in counts.sample(status)[:FACES]]
+    sizes |= {OK: max(WITH_FACE, options.annotate or 0), NO_FACE: WITHOUT_FACE}
+    statistics = label_statistics(output, sizes)
+    shown = [place for status in STATUSES for place in statistics.sample(status)[:WITH_FACE]]
     rows = rows_at(output, shown)
-    page = html(Report(output, counts, gallery(rows, Originals(output, rows))))
+    page = html(Report(output, statistics, gallery(rows, Originals(output, rows))))
     write(options.output, page)
     sys.stdout.write(f"report: {options.output}\n")
     if options.annotate:
-        rows = rows_at(output, counts.sample(OK)[: options.annotate])
+        rows = rows_at(output, statistics.sample(OK)[: options.annotate])
         written = write_annotated(rows, Originals(output, rows), ANNOTATED_SIDE, options.pictures)
         sys.stdout.write(f"annotated pictures: {written} in {options.pictures}\n")
     return 0

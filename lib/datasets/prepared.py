@@ -6,8 +6,8 @@ files of an even size whatever the size of the shards.
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -110,11 +110,16 @@ def write_faces(
     row_at[places[kept]] = kept
     labels = cleaned.select([name for name in FACE_SCHEMA.names if name != "image"] + ["split"])
     labels = labels.combine_chunks()
-    with _Splits(folder) as splits:
+    with ExitStack() as stack:
+        files = {s: stack.enter_context(_Files(folder / f"split={s}")) for s in SPLITS}
         for span, images in shards.shuffled():
             rows = row_at[span]
             here = np.flatnonzero(rows >= 0)
-            splits.write(labels.take(rows[here]).append_column("image", images.take(here)))
+            faces = labels.take(rows[here]).append_column("image", images.take(here))
+            for split in SPLITS:
+                files[split].write(
+                    faces.filter(pc.equal(faces["split"], split)).select(FACE_SCHEMA.names)
+                )
 
 
 def write_kept(folder: Path, cleaned: pa.Table) -> None:
@@ -142,30 +147,6 @@ def _write(folder: Path, table: pa.Table) -> None:
     pq.write_table(table, folder / "part-00000.parquet", compression="zstd")
 
 
-class _Splits:
-    """A folder for each split."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files = {split: _Files(folder / f"split={split}") for split in SPLITS}
-
-    def write(self, faces: pa.Table) -> None:
-        """Sort the faces into their splits."""
-        for split, files in self._files.items():
-            files.write(faces.filter(pc.equal(faces["split"], split)).select(FACE_SCHEMA.names))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for files in self._files.values():
-            files.close(finish=kind is None)
-
-
 class _Files:
     """Faces of one split: shuffled within row groups, which fill one file after the other."""
 
@@ -185,8 +166,11 @@ class _Files:
                 self._writer.close()
                 self._open()
 
-    def close(self, finish: bool) -> None:
-        if finish and self._waiting.num_rows:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None and self._waiting.num_rows:
             self._write_group()
         self._writer.close()
 

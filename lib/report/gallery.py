@@ -1,4 +1,4 @@
-"""Sampled rows → what a gallery shows of them: small and large pictures, and the row in words."""
+"""The gallery of a report: small and large pictures of sampled label rows, with their values."""
 
 import base64
 import io
@@ -23,22 +23,22 @@ from lib.storage.fetch import FetchError
 from lib.tasks.age import AGE
 
 LARGE, SMALL = (760, 640), (340, 340)
-"""What the pictures fit into, in pixels."""
+"""Largest width and height of the pictures, in pixels."""
 LARGE_WORDS, SMALL_WORDS = 17, 22
 LARGE_BYTES, SMALL_BYTES = 32_000, 9_000
-"""The most that a picture may take; it is encoded worse, and then smaller, until it does."""
+"""Largest encoded pictures: quality, and then size, are reduced until they fit."""
 
 MOST_LETTERS = 300
-"""Of a name or an error; longer ones are shortened in the middle."""
+"""Longer names and errors are shortened in the middle."""
 MOST_FACES = 12
-"""Faces whose figures are told one by one."""
+"""Faces whose values are listed."""
 
 _QUALITIES = (80, 65, 50, 35, 20)
 _THREADS = 4
 
 
 class Encoded(NamedTuple):
-    """A picture as a page takes it: a data URI, and the size in pixels."""
+    """A picture as a data URI, and its size in pixels."""
 
     uri: str
     width: int
@@ -52,8 +52,8 @@ class Item:
     Attributes:
         row: its label row.
         name: the last part of the uri.
-        uri: where the image is; of a long one the ends.
-        error: what is wrong with it, or why it could not be shown; empty where nothing is.
+        uri: of the image, shortened.
+        error: of the image, or why it cannot be shown; empty if there is none.
         band: of the main face's age; empty without a face.
         small: picture with the faces and labels drawn on; None where there is no picture.
         large: the same, larger.
@@ -69,7 +69,7 @@ class Item:
 
     @property
     def faces(self) -> Sequence[Mapping[str, Any]]:
-        """The faces whose figures are told."""
+        """The faces whose values are listed."""
         return self.row["faces"][:MOST_FACES]
 
 
@@ -95,10 +95,10 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
 
 
 class Originals:
-    """The pictures that label rows speak of, read again from the archive."""
+    """The pictures of label rows, read again from the archive."""
 
     def __init__(self, output: Output, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Look up where they are.
+        """Look up their places.
 
         Args:
             output: that the rows are from.
@@ -145,10 +145,10 @@ def write_annotated(
         rows: as `rows_at` gives them.
         originals: of these rows.
         fit: the longer side of a picture in pixels, at most.
-        folder: is made if need be.
+        folder: created if it does not exist.
 
     Returns:
-        How many there are; an image that cannot be had any more has none.
+        Their number; images that cannot be read any more are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
 

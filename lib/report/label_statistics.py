@@ -1,4 +1,4 @@
-"""Label rows → the counts that a report shows, and a sample of rows; one pass, in bounded memory."""
+"""The statistics of all label rows that a report shows, and a sample of rows, in bounded memory."""
 
 import heapq
 from collections import Counter
@@ -19,7 +19,7 @@ from lib.tasks.gender import GENDER
 
 BATCH_ROWS = 1 << 16
 MOST_FACES = 10
-"""Images with as many faces, or more, are counted together."""
+"""The last bin of faces per image: this number and more."""
 SCORE_BINS = 50
 SEED = 0x5EED
 
@@ -32,10 +32,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where a sampled row is.
+    """The place of a sampled row.
 
     Attributes:
-        key: the sample holds the rows of the smallest keys; what a row's is, its id says.
+        key: hash of the id; the sample holds the rows with the smallest keys.
         id: of the image.
         file: of labels.
         row: in that file.
@@ -48,42 +48,37 @@ class Place:
 
 
 class Sample:
-    """The rows whose hashed ids are the smallest: the same ones however the rows lie in files."""
+    """The rows whose hashed ids are the smallest, so the sample does not depend on the files."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._largest_first: list[tuple[int, int, Place]] = []
+        self.places: list[Place] = []
+        """The sampled rows, by key: the first n of them are a sample, too."""
 
     def add(self, file: LabelFile, first_row: int, ids: NDArray[np.int64], mask: NDArray) -> None:
         """Offer the rows of a batch.
 
         Args:
-            file: that the batch is from.
+            file: of the batch.
             first_row: of the batch, in the file.
             ids: (n,) of the images.
-            mask: (n,) bool, which of them are meant.
+            mask: (n,) bool, the rows to offer.
         """
-        keys = _hash(ids)
-        chosen = np.flatnonzero(mask)
-        chosen = chosen[np.argsort(keys[chosen])][: self._size]
-        for number in chosen:
-            key, id_ = int(keys[number]), int(ids[number])
-            entry = (-key, -id_, Place(key, id_, file, first_row + int(number)))
-            if len(self._largest_first) < self._size:
-                heapq.heappush(self._largest_first, entry)
-            elif entry > self._largest_first[0]:
-                heapq.heapreplace(self._largest_first, entry)
-
-    def places(self) -> list[Place]:
-        """The chosen rows, by key: the first n of them are a sample, too."""
-        return sorted(place for _, _, place in self._largest_first)
+        rows = np.flatnonzero(mask)
+        keys = _hash(ids[rows])
+        smallest = np.argsort(keys)[: self._size]
+        new = [
+            Place(int(keys[n]), int(ids[rows[n]]), file, first_row + int(rows[n])) for n in smallest
+        ]
+        self.places = heapq.nsmallest(self._size, [*self.places, *new])
 
 
 class LabelStatistics:
-    """Counts over all label rows.
+    """Statistics of all label rows.
 
     Attributes:
         statuses: images by status.
+        faces: number of faces.
         faces_per_image: (11,) images with 0 to 9 faces, or 10 and more; of those that could be read.
         ages: (2, 101) faces by gender, female first, and age in whole years.
         age_and_std: (101, 61) faces by age, to the nearest year, and its standard deviation in
@@ -93,10 +88,10 @@ class LabelStatistics:
     """
 
     def __init__(self, sample_sizes: Mapping[str, int]) -> None:
-        """Start with nothing.
+        """Start without rows.
 
         Args:
-            sample_sizes: how many rows of each status to remember.
+            sample_sizes: number of rows to sample, by status.
         """
         self.statuses: Counter[str] = Counter()
         self.faces_per_image = np.zeros(MOST_FACES + 1, np.int64)
@@ -105,22 +100,17 @@ class LabelStatistics:
         self.age_and_std = np.zeros((AGE.classes, bins[AGE.name]), np.int64)
         self.certainties = {name: np.zeros(count, np.int64) for name, count in bins.items()}
         self.face_scores = np.zeros(SCORE_BINS, np.int64)
-        self._faces = 0
+        self.faces = 0
         self._samples = {status: Sample(size) for status, size in sample_sizes.items()}
 
     @property
     def images(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return self.statuses.total()
-
-    @property
-    def faces(self) -> int:
-        """How many faces there are."""
-        return self._faces
 
     def sample(self, status: str) -> list[Place]:
         """Rows of a status; the first n of them are a sample, too."""
-        return self._samples[status].places()
+        return self._samples[status].places
 
     def add_file(self, file: LabelFile, rows: pq.ParquetFile) -> None:
         """Count the rows of a file."""
@@ -142,7 +132,7 @@ class LabelStatistics:
         _count(self.faces_per_image, _numpy(batch["face_count"].filter(readable)))
 
     def _add_faces(self, faces: pa.StructArray) -> None:
-        self._faces += len(faces)
+        self.faces += len(faces)
         age = AGE.class_of(faces)
         _count(self.ages, GENDER.class_of(faces), age)
         _count(self.age_and_std, np.rint(age), AGE.certainty_bin(faces))
@@ -151,21 +141,21 @@ class LabelStatistics:
         _count(self.face_scores, _numpy(faces.field("face_score")) * SCORE_BINS)
 
 
-def count_labels(output: Output, sample_sizes: Mapping[str, int]) -> LabelStatistics:
+def label_statistics(output: Output, sample_sizes: Mapping[str, int]) -> LabelStatistics:
     """Count all label rows of an output.
 
     Args:
         output: of a labelling, finished or not.
-        sample_sizes: how many rows of each status to remember.
+        sample_sizes: number of rows to sample, by status.
 
     Raises:
         UserError: a file is not readable Parquet.
     """
-    counts = LabelStatistics(sample_sizes)
+    statistics = LabelStatistics(sample_sizes)
     for file in output.label_files():
         with output.open(file) as rows:
-            counts.add_file(file, rows)
-    return counts
+            statistics.add_file(file, rows)
+    return statistics
 
 
 def _numpy(values: pa.Array) -> NDArray[np.float64]:
@@ -174,7 +164,7 @@ def _numpy(values: pa.Array) -> NDArray[np.float64]:
 
 
 def _count(histogram: Counts, *values: NDArray[np.float64]) -> None:
-    """Add values to a histogram of bins of width 1 from 0; the last bin takes what is above, too.
+    """Add values to a histogram with bins of width 1 from 0; the last bin includes larger values.
 
     Args:
         histogram: of as many axes as there are `values`.
@@ -190,7 +180,7 @@ def _count(histogram: Counts, *values: NDArray[np.float64]) -> None:
 
 
 def _hash(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Spread ids over 64 bits, the same way every time (SplitMix64, Steele, Lea and Flood 2014)."""
+    """Hash ids to 64 bits (SplitMix64, Steele, Lea and Flood 2014)."""
     z = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SEED)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

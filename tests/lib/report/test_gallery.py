@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.report import EACH_ERROR, FACES, WITHOUT_FACE
+from jobs.report import EACH_ERROR, WITH_FACE, WITHOUT_FACE
 from lib.images import Picture
 from lib.output.reader import Output
 from lib.output.run_record import RunRecord, claim
 from lib.report import gallery as g
-from lib.report.label_statistics import count_labels
+from lib.report.label_statistics import label_statistics
 from lib.report.page import Report, html
 from lib.report.picture import annotate, face_label
 from lib.scoring.schema import STATUSES
@@ -42,7 +42,7 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     uri = str(tmp_path / name)
     claim(tmp_path, RunRecord("jobs.score", {"images": ["x" * 4000] * 1000, "model": "m" * 200}))
     rows = [
-        *(row(n, uri, crowd) for n in range(FACES)),
+        *(row(n, uri, crowd) for n in range(WITH_FACE)),
         *(row(n, uri) for n in range(WITHOUT_FACE)),
         *(
             row(n, f"/{'<' * 4000}", status=status, error="<" * 4000)
@@ -56,8 +56,8 @@ def test_the_worst_page_is_light_enough(tmp_path: Path) -> None:
     originals = g.Originals(output, rows)
     shown = dict(zip(one_of_each, g.gallery([*one_of_each.values()], originals), strict=True))
     items = [dataclasses.replace(shown[r["status"]], row=r) for r in rows]
-    assert sum(item.large is not None for item in items) == FACES + WITHOUT_FACE
-    page = html(Report(output, count_labels(output, {}), items)).encode()
+    assert sum(item.large is not None for item in items) == WITH_FACE + WITHOUT_FACE
+    page = html(Report(output, label_statistics(output, {}), items)).encode()
     assert 2_500_000 < len(page) < LARGEST_PAGE
 
 

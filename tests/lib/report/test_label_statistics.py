@@ -9,7 +9,7 @@ from lib.output.reader import Output
 from lib.output.run_record import RunRecord, claim
 from lib.report.charts import age_distribution, spread_ages
 from lib.report.gallery import rows_at
-from lib.report.label_statistics import LabelStatistics, count_labels
+from lib.report.label_statistics import LabelStatistics, label_statistics
 from tests.made_labels import face, row, write_rows
 
 SIZES = {"ok": 40, "no_face": 5, "decode_error": 3}
@@ -50,7 +50,7 @@ def rows() -> list[dict[str, object]]:
 def counted(
     rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
 ) -> LabelStatistics:
-    return count_labels(output_of(tmp_path_factory.mktemp("labels"), rows, 7), SIZES)
+    return label_statistics(output_of(tmp_path_factory.mktemp("labels"), rows, 7), SIZES)
 
 
 def test_counts_are_those_of_pandas(
@@ -78,7 +78,7 @@ def test_samples_do_not_depend_on_the_files(
 ) -> None:
     shuffled = [rows[n] for n in np.random.default_rng(2).permutation(len(rows))]
     output = output_of(tmp_path, shuffled, 3)
-    other = count_labels(output, SIZES)
+    other = label_statistics(output, SIZES)
     for status, size in SIZES.items():
         ids = [place.id for place in counted.sample(status)]
         assert len(set(ids)) == size
@@ -92,7 +92,7 @@ def test_samples_do_not_depend_on_the_files(
 def test_a_sample_has_no_preference(tmp_path: Path) -> None:
     """Of 4,000 rows a quarter of a sample comes from each quarter, give or take chance."""
     rows = [row(id_, "/a.jpg") for id_ in range(4000)]
-    places = count_labels(output_of(tmp_path, rows, 2), {"no_face": 400}).sample("no_face")
+    places = label_statistics(output_of(tmp_path, rows, 2), {"no_face": 400}).sample("no_face")
     quarters = np.bincount([place.id // 1000 for place in places])
     assert quarters.sum() == 400
     assert abs(quarters - 100).max() < 35  # four standard deviations
