@@ -35,7 +35,8 @@ def _breakdown_table(title: str, breakdown: Metrics) -> TextTable:
 def _aligned(table: TextTable) -> str:
     """Columns of equal width, the first one aligned to the left and the others to the right."""
     first, *others = table.columns
+    titles = [f" {title}" for title in others]  # pandas leaves one space between columns
     names = [row[0] for row in table.rows]
-    frame = pd.DataFrame([row[1:] for row in table.rows], index=names, columns=others)
+    frame = pd.DataFrame([row[1:] for row in table.rows], index=names, columns=titles)
     text = frame.rename_axis(columns=first).to_string()
     return "\n".join(line.rstrip() for line in text.splitlines())
