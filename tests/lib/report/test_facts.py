@@ -27,9 +27,13 @@ def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: P
         ("faces found by", "nobody: the images are face crops"),
         ("trained on", TRAINED_ON),
         ("terms", TERMS),
-        ("age, mean absolute error", "4.38 years"),
+        (
+            "age, mean absolute error",
+            "4.38 (4.19 to 4.59) years; saying the median age always: 14.75",
+        ),
+        ("age within 5 years", "68.5% (66.3% to 70.5%)"),
         ("age inside the 80% interval", "82.1%"),
-        ("gender", "94.0% right"),
+        ("gender", "94.0% (93.0% to 95.2%)"),
     ]
     assert model.note
     assert terms_of_model(output) == [f"The model was trained on {TRAINED_ON}; terms: {TERMS}."]
