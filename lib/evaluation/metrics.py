@@ -3,7 +3,7 @@
 Every figure is None where it is undefined, such as the mean of no values; no figure is NaN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lib.evaluation.comparison import Comparison
-from lib.tasks import BREAKDOWNS, TASKS
-from lib.tasks.task import Breakdown, Mask, Metrics, Predictions, objects
+from lib.tasks import TASKS
+from lib.tasks.task import Mask, Metrics, Predictions, objects
 
 RESAMPLES = 1000
 _BOOTSTRAP_BLOCK = 1 << 20  # values drawn at once, which bounds the memory
@@ -45,12 +45,15 @@ class AllPredictions:
         tasks = {name: predictions.where(mask) for name, predictions in self.tasks.items()}
         return AllPredictions(tasks, None if self.group is None else self.group[mask])
 
-    def breakdowns(self) -> dict[str, Breakdown]:
-        """The groups by each task's truth, and those of `group`, by the key of their figures."""
-        groups = np.full(len(self), None, object) if self.group is None else self.group
-        names = sorted({str(group) for group in groups if group is not None})
-        of_tasks = [TASKS[name].breakdown(of_task) for name, of_task in self.tasks.items()]
-        return dict(zip(BREAKDOWNS.values(), [*of_tasks, Breakdown(groups, names)], strict=True))
+    def groups(self) -> dict[str, tuple[NDArray[np.object_], Sequence[str]]]:
+        """By the key of their metrics: the group of each face, (n,), and the names of all groups."""
+        other = np.full(len(self), None, object) if self.group is None else self.group
+        names = sorted({str(name) for name in other if name is not None})
+        by_task = {
+            TASKS[name].groups_key: (TASKS[name].group_of(of_task), TASKS[name].groups)
+            for name, of_task in self.tasks.items()
+        }
+        return {**by_task, "by_group": (other, names)}
 
 
 def evaluate(predictions: AllPredictions, resamples: int = RESAMPLES, seed: int = 0) -> Metrics:
@@ -82,8 +85,8 @@ def evaluate(predictions: AllPredictions, resamples: int = RESAMPLES, seed: int 
     return {
         **figures(predictions),
         **{
-            key: {name: figures(predictions.where(groups.of_face == name)) for name in groups.names}
-            for key, groups in predictions.breakdowns().items()
+            key: {name: figures(predictions.where(groups == name)) for name in names}
+            for key, (groups, names) in predictions.groups().items()
         },
     }
 

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from lib.tasks import BREAKDOWNS, TASKS
+from lib.tasks import GROUPS, TASKS
 from lib.tasks.task import Metrics, TextTable, figure_text
 
 
 def as_table(metrics: Metrics) -> str:
     """Lay out what `lib.evaluation.metrics.evaluate` returns."""
     tables = [table for task in TASKS.values() for table in task.tables(metrics)]
-    for title, key in BREAKDOWNS.items():
+    for title, key in GROUPS.items():
         if metrics[key]:
             tables.append(_breakdown_table(f"by {title}", metrics[key]))
     return "\n\n".join(_aligned(table) for table in tables)
@@ -19,7 +19,7 @@ def _breakdown_table(title: str, breakdown: Metrics) -> TextTable:
     columns = [
         (heading, name, key)
         for name, task in TASKS.items()
-        for heading, key in task.breakdown_figures.items()
+        for heading, key in task.group_figures.items()
     ]
     rows = [
         (
@@ -37,5 +37,7 @@ def _aligned(table: TextTable) -> str:
     first, *others = table.columns
     names = [row[0] for row in table.rows]
     frame = pd.DataFrame([row[1:] for row in table.rows], index=names, columns=others)
-    text = frame.rename_axis(columns=first).to_string()
+    text = frame.rename_axis(columns=first).to_string(
+        col_space=[len(title) + 1 for title in others]
+    )
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 
 from lib.models.model_card import ModelCard, Teacher, Training
-from lib.tasks import BREAKDOWNS, TASKS
+from lib.tasks import GROUPS, TASKS
 from lib.tasks.age import AGE
 from lib.tasks.task import Metrics
 
@@ -25,8 +25,8 @@ def as_markdown(card: ModelCard) -> str:
     if card.training is None or not card.metrics or "test" not in card.metrics:
         raise ValueError(f"the card of {card.name!r} lacks its training or the metrics of the test")
     test = card.metrics["test"]
-    measured = [task for task in TASKS.values() if task.is_measured(test)]
-    introduction = ", and ".join(task.introduction for task in measured)
+    rows = {task.introduction: task.card_rows(test) for task in TASKS.values()}
+    introduction = ", and ".join(words for words, of_task in rows.items() if of_task)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
     )  # Markdown, not HTML
@@ -36,9 +36,9 @@ def as_markdown(card: ModelCard) -> str:
         training=card.training,
         test=test,
         introduction=introduction[:1].upper() + introduction[1:],
-        rows=[row for task in measured for row in task.card_rows(test)],
+        rows=[row for of_task in rows.values() for row in of_task],
         tasks=TASKS.values(),
-        breakdowns=BREAKDOWNS,
+        groups=GROUPS,
         weak="; ".join(_weak(test)),
     )
     return "\n\n".join(_filled(part) for part in text.split("\n\n"))
@@ -77,7 +77,7 @@ def _teacher(teacher: Teacher) -> str:
 
 def _weak(test: Metrics) -> list[str]:
     """The ages at which the errors of a task are far above those of all faces, in words."""
-    bands = {name: part for name, part in test[AGE.breakdown_key].items() if part["count"]}
+    bands = {name: part for name, part in test[AGE.groups_key].items() if part["count"]}
     weak = {
         name: [band for band, part in bands.items() if task.is_weak(part, test)]
         for name, task in TASKS.items()

@@ -133,18 +133,9 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; what is not known is left out."""
-        values = {name: getattr(self, name) for name in _FACTS}
-        facts = {name: _plain(value) for name, value in values.items() if value is not None}
-        return {
-            "format": FORMAT,
-            "name": self.name,
-            "networks": _plain(self.networks),
-            "crop": self.crop.to_dict(),
-            "pixels": asdict(self.pixels),
-            **{f"{task}_labels": list(labels) for task, labels in self.class_labels.items()},
-            "calibration": dict(self.calibration),
-            **facts,
-        }
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        labels = values.pop("class_labels")
+        return {"format": FORMAT, **values, **{f"{task}_labels": v for task, v in labels.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
@@ -181,11 +172,3 @@ def _known(cls: type[_T], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the fields of a dataclass."""
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     return {name: values[name] for name in names if name in values}
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return asdict(value)
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return value

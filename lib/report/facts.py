@@ -61,7 +61,7 @@ def _model(output: Output) -> FactGroup:
     test = card.metrics.get("test", {}) if card is not None and card.metrics else {}
     for task in TASKS.values():
         with suppress(KeyError, TypeError, ValueError):  # other makers' cards may lack figures
-            rows += task.facts(test)
+            rows += task.card_rows(test)
     note = "The figures are the model card's, on faces of its own test set. Other archives differ."
     return FactGroup("Model", rows, note if test else "")
 

@@ -24,7 +24,7 @@ SCORE_BINS = 50
 SEED = 0x5EED
 
 _FACE = "faces.list.element"
-_FACE_COLUMNS = (*(name for task in TASKS.values() for name in task.counted_columns), "face_score")
+_FACE_COLUMNS = (*(column.name for task in TASKS.values() for column in task.columns), "face_score")
 COLUMNS = ["id", "status", "face_count", *(f"{_FACE}.{name}" for name in _FACE_COLUMNS)]
 
 Counts = NDArray[np.int64]

@@ -9,14 +9,18 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lib.tasks.calibration import INTERVAL_COVERAGE, fit_interval_scale
-from lib.tasks.expectation import AGE_CLASSES, age_interval, expected_age
+from lib.tasks.expectation import (
+    AGE_CLASSES,
+    age_interval,
+    distribution_sums,
+    expected_age,
+    mean_distributions,
+)
 from lib.tasks.task import (
-    Breakdown,
     Column,
     Floats,
     Headline,
     Histogram,
-    Mask,
     Metrics,
     Predictions,
     Task,
@@ -68,14 +72,9 @@ _TITLES = {
 class _Recipe(Protocol):
     """The options of training that concern ages."""
 
-    @property
-    def age_sigma(self) -> float: ...
-
-    @property
-    def expectation_weight(self) -> float: ...
-
-    @property
-    def age_reweighting(self) -> float: ...
+    age_sigma: float
+    expectation_weight: float
+    age_reweighting: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,6 @@ class AgePredictions(Predictions):
 class _Age(Task[AgePredictions]):
     name = "age"
     classes = AGE_CLASSES
-    labels = ()
     factor = "age_interval_scale"
     columns = (
         Column("age", pa.float32(), "expected age in years: the sum of probability times class"),
@@ -110,11 +108,10 @@ class _Age(Task[AgePredictions]):
         Column("age_high", pa.float32(), "upper end of the 80% interval of the age, in years"),
     )
     optional_columns = (AGE_DISTRIBUTION,)
-    counted_columns = ("age", "age_std")
-    evaluated_columns = ("age", "age_low", "age_high")
     headline_title = "mean absolute error, years"
-    breakdown_key = "by_age_band"
-    breakdown_figures: ClassVar = {
+    groups_key = "by_age_band"
+    groups = AGE_BANDS
+    group_figures: ClassVar = {
         "error": "mae", "bias": "bias", "within 5": "cs5", "in interval": "interval_coverage",
     }  # fmt: skip
     validation_formats: ClassVar = {"val_mae": "MAE {:.2f} years", "val_cs5": "CS@5 {:.1%}"}
@@ -128,11 +125,9 @@ class _Age(Task[AgePredictions]):
     )
     introduction = "age in 101 classes, 0 to 100 years, of which the expectation is the answer"
 
-    def possible(self, truth: NDArray[Any]) -> Mask:
-        return (truth >= 0) & (truth < AGE_CLASSES)
-
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
-        return truth.astype(np.int64)
+        possible = (truth >= 0) & (truth < AGE_CLASSES)
+        return np.where(possible, truth, -1).astype(np.int64)
 
     def targets(self, indices: NDArray[np.int64], recipe: _Recipe) -> NDArray[np.float32]:
         return smoothed_ages(indices, recipe.age_sigma)
@@ -140,7 +135,13 @@ class _Age(Task[AgePredictions]):
     def loss(
         self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: _Recipe
     ) -> "tf.Tensor":
-        return age_loss(targets, probabilities, recipe.expectation_weight)
+        """Cross entropy, plus the distance in years of the two expectations, weighted in nats a year."""
+        import tensorflow as tf
+
+        entropy = -tf.reduce_sum(targets * tf.math.log(probabilities + 1e-7), axis=1)
+        years = tf.range(AGE_CLASSES, dtype=tf.float32)
+        distance = tf.abs(tf.linalg.matvec(probabilities - targets, years))
+        return entropy + recipe.expectation_weight * distance
 
     def face_weights(self, indices: NDArray[np.int64], recipe: _Recipe) -> NDArray[np.float32]:
         return age_weights(indices, recipe.age_reweighting)
@@ -207,8 +208,8 @@ class _Age(Task[AgePredictions]):
             "age_cs5": Headline((np.abs(error) <= CLOSE).astype(np.float64)),
         }
 
-    def breakdown(self, predictions: AgePredictions) -> Breakdown:
-        return Breakdown(age_band(predictions.true), AGE_BANDS)
+    def group_of(self, predictions: AgePredictions) -> NDArray[np.object_]:
+        return age_band(predictions.true)
 
     def plots(
         self, predictions: AgePredictions, labels: pa.Table
@@ -222,8 +223,8 @@ class _Age(Task[AgePredictions]):
             given = ~np.isnan(distributions[:, 0])
             # A fractional age, such as the mean of what people said, counts for the nearest class.
             nearest = np.rint(p.true[given])
-            means = mean_distributions(nearest, distributions[given].astype(np.float64))
-            yield CLASS_SEPARATION, plots.class_separation(means)
+            sums = distribution_sums(distributions[given], nearest)
+            yield CLASS_SEPARATION, plots.class_separation(mean_distributions(sums))
 
     def tables(self, metrics: Metrics) -> list[TextTable]:
         age, argmax = metrics["age"], metrics["age_argmax"] or {}
@@ -239,11 +240,10 @@ class _Age(Task[AgePredictions]):
         ]
         return [TextTable(("age in years", "expected", "95% interval", "arg max"), rows)]
 
-    def is_measured(self, metrics: Metrics) -> bool:
-        return metrics["age"]["mae"] is not None
-
     def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
         age, intervals = metrics["age"], metrics["confidence_95"]
+        if age["mae"] is None:
+            return []
         constant = f"saying the median age always: {age['median_predictor_mae']:.2f}"
         return [
             ("age, mean absolute error", f"{self.headline_text(metrics)} years; {constant}"),
@@ -256,11 +256,6 @@ class _Age(Task[AgePredictions]):
 
     def is_weak(self, part: Metrics, whole: Metrics) -> bool:
         return (part["age"]["mae"] or 0) > WEAK_ERROR * (whole["age"]["mae"] or 0)
-
-    def facts(self, metrics: Metrics) -> Iterator[tuple[str, str]]:
-        age = metrics["age"]
-        yield "age, mean absolute error", f"{age['mae']:.2f} years"
-        yield "age inside the 80% interval", f"{age['interval_coverage']:.1%}"
 
     def class_of(self, faces: pa.StructArray) -> Floats:
         return numbers(faces.field("age"))
@@ -312,27 +307,6 @@ def smoothed_ages(ages: NDArray[np.integer], sigma: float) -> NDArray[np.float32
     )
     weight = np.exp(-0.5 * (distance / sigma) ** 2)
     return weight / weight.sum(axis=1, keepdims=True)
-
-
-def age_loss(
-    target: "tf.Tensor", probabilities: "tf.Tensor", expectation_weight: float
-) -> "tf.Tensor":
-    """Cross entropy with the smoothed age, plus the distance in years of the two expectations.
-
-    Args:
-        target: float32 (n, 101), of `smoothed_ages`.
-        probabilities: float32 (n, 101), the model's.
-        expectation_weight: nats for each year of distance.
-
-    Returns:
-        float32 (n,), one loss for each face.
-    """
-    import tensorflow as tf
-
-    entropy = -tf.reduce_sum(target * tf.math.log(probabilities + 1e-7), axis=1)
-    years = tf.range(AGE_CLASSES, dtype=tf.float32)
-    distance = tf.abs(tf.linalg.matvec(probabilities - target, years))
-    return entropy + expectation_weight * distance
 
 
 def age_weights(ages: NDArray[np.integer], power: float) -> NDArray[np.float32]:
@@ -400,25 +374,6 @@ def interval_coverage(true_age: Floats, low: Floats, high: Floats) -> float | No
     """Share of the true ages inside their intervals; all (n,), in years; NaN: left out."""
     known = ~np.isnan(true_age + low + high)
     return mean(((low <= true_age) & (true_age <= high))[known])
-
-
-def mean_distributions(true_age: Floats, distributions: Floats) -> Floats:
-    """Average the predicted distributions of the faces of each age.
-
-    Args:
-        true_age: (n,) in years; rows that are not whole ages from 0 to c - 1 are left out.
-        distributions: (n, c) probabilities of the ages 0 to c - 1.
-
-    Returns:
-        (c, c) float64: row a is the mean distribution of the faces aged a; NaN where there is none.
-    """
-    classes = distributions.shape[1]
-    usable = np.isin(true_age, np.arange(classes))
-    age = true_age[usable].astype(np.int64)
-    sums = np.zeros((classes, classes))
-    np.add.at(sums, age, distributions[usable])
-    with np.errstate(invalid="ignore"):
-        return sums / np.bincount(age, minlength=classes)[:, None]
 
 
 def age_distributions(labels: pa.Table) -> NDArray[np.float32] | None:

@@ -1,6 +1,6 @@
 """From a distribution over ages to numbers: the one place where that is done."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,32 @@ def age_interval(
     low = mean - scale * (mean - np.minimum(low, mean))
     high = mean + scale * (np.maximum(high, mean) - mean)
     return np.clip(low, 0.0, 100.0), np.clip(high, 0.0, 100.0)
+
+
+def distribution_sums(
+    probabilities: NDArray[np.float32], classes: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Add up the distributions of the faces of each true class, for `mean_distributions`.
+
+    Args:
+        probabilities: (n, c).
+        classes: true ones, (n,); rows of others than 0 to c - 1 are left out.
+
+    Returns:
+        float64 (c, c + 1): sums of probabilities, and in the last column the number of faces.
+    """
+    count = probabilities.shape[1]
+    usable = np.isin(classes, np.arange(count))
+    counted = np.pad(probabilities[usable], ((0, 0), (0, 1)), constant_values=1.0)
+    sums = np.zeros((count, count + 1))
+    np.add.at(sums, classes[usable].astype(np.int64), counted)
+    return sums
+
+
+def mean_distributions(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of `distribution_sums` → (c, c): mean distribution of each true class, NaN without faces."""
+    with np.errstate(invalid="ignore"):
+        return sums[:, :-1] / sums[:, -1:]
 
 
 def _quantile(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from lib.tasks.calibration import apply_temperature, fit_temperature
 from lib.tasks.task import (
-    Breakdown,
     Column,
     Floats,
     Headline,
@@ -48,8 +47,7 @@ WEAK_GENDER = 1.5
 class _Recipe(Protocol):
     """The options of training that concern genders."""
 
-    @property
-    def gender_weight(self) -> float: ...
+    gender_weight: float
 
 
 class Reliability(NamedTuple):
@@ -89,10 +87,10 @@ class _GenderTask(Task[GenderPredictions]):
         ),
         Column("gender_score", pa.float32(), "probability of that gender, 0.5 to 1"),
     )
-    counted_columns = evaluated_columns = ("gender", "gender_score")
     headline_title = "gender"
-    breakdown_key = "by_gender"
-    breakdown_figures: ClassVar = {"gender accuracy": "accuracy", "ROC AUC": "roc_auc"}
+    groups_key = "by_gender"
+    groups = GENDERS
+    group_figures: ClassVar = {"gender accuracy": "accuracy", "ROC AUC": "roc_auc"}
     validation_formats: ClassVar = {"val_gender_accuracy": "gender {:.1%}"}
     histogram = Histogram(
         "Gender: probability",
@@ -103,11 +101,8 @@ class _GenderTask(Task[GenderPredictions]):
     )
     introduction = "gender"
 
-    def possible(self, truth: NDArray[Any]) -> Mask:
-        return np.isin(truth, GENDERS)
-
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
-        return (truth == MALE).astype(np.int64)
+        return np.select([truth == label for label in GENDERS], range(len(GENDERS)), -1)
 
     def targets(self, indices: NDArray[np.int64], recipe: _Recipe) -> NDArray[np.float32]:
         return np.eye(len(GENDERS), dtype=np.float32)[indices]
@@ -115,7 +110,11 @@ class _GenderTask(Task[GenderPredictions]):
     def loss(
         self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: _Recipe
     ) -> "tf.Tensor":
-        return recipe.gender_weight * gender_loss(targets, probabilities)
+        """Weighted cross entropy."""
+        import tensorflow as tf
+
+        entropy = -tf.reduce_sum(targets * tf.math.log(probabilities + 1e-7), axis=1)
+        return recipe.gender_weight * entropy
 
     def validation_sums(
         self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
@@ -155,8 +154,8 @@ class _GenderTask(Task[GenderPredictions]):
         is_female, female = predictions.known()
         return {"gender_accuracy": Headline(((female >= 0.5) == is_female).astype(np.float64))}
 
-    def breakdown(self, predictions: GenderPredictions) -> Breakdown:
-        return Breakdown(predictions.true, GENDERS)
+    def group_of(self, predictions: GenderPredictions) -> NDArray[np.object_]:
+        return predictions.true
 
     def plots(
         self, predictions: GenderPredictions, labels: pa.Table
@@ -191,11 +190,9 @@ class _GenderTask(Task[GenderPredictions]):
             TextTable(("true gender", "faces", "precision", "recall", "F1", *called), classes),
         ]
 
-    def is_measured(self, metrics: Metrics) -> bool:
-        return metrics["gender"]["accuracy"] is not None
-
     def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
-        return [("gender", self.headline_text(metrics))]
+        known = metrics["gender"]["accuracy"] is not None
+        return [("gender", self.headline_text(metrics))] if known else []
 
     def headline_text(self, metrics: Metrics) -> str:
         interval = metrics["confidence_95"]["gender_accuracy"]
@@ -203,9 +200,6 @@ class _GenderTask(Task[GenderPredictions]):
 
     def is_weak(self, part: Metrics, whole: Metrics) -> bool:
         return _share_wrong(part) > WEAK_GENDER * _share_wrong(whole)
-
-    def facts(self, metrics: Metrics) -> Iterator[tuple[str, str]]:
-        yield "gender", f"{metrics['gender']['accuracy']:.1%} right"
 
     def class_of(self, faces: pa.StructArray) -> Floats:
         return numbers(pc.index_in(faces.field("gender"), pa.array(GENDERS)))
@@ -215,13 +209,6 @@ class _GenderTask(Task[GenderPredictions]):
 
 
 GENDER = _GenderTask()
-
-
-def gender_loss(target: "tf.Tensor", probabilities: "tf.Tensor") -> "tf.Tensor":
-    """Cross entropy of the target, float32 (n, 2), under float32 (n, 2): float32 (n,)."""
-    import tensorflow as tf
-
-    return -tf.reduce_sum(target * tf.math.log(probabilities + 1e-7), axis=1)
 
 
 def gender_metrics(predictions: GenderPredictions) -> Metrics:

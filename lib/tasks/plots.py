@@ -123,8 +123,8 @@ def class_separation(distributions: Floats) -> Figure:
     """Draw the mean predicted distribution for each true age.
 
     Args:
-        distributions: (101, 101) from `lib.tasks.age.mean_distributions`: row a for the true age a, NaN
-            where there is none.
+        distributions: (101, 101) from `mean_distributions`: row a for the true age a, NaN where
+            there is none.
     """
     figure, axes = _figure(
         "Mean predicted distribution for each true age", "predicted class, years", "true age, years"

@@ -46,18 +46,6 @@ class Headline(NamedTuple):
     root: bool = False
 
 
-class Breakdown(NamedTuple):
-    """Groups of faces to evaluate apart.
-
-    Attributes:
-        of_face: (n,) object, name of each face's group; None: in no group.
-        names: of all groups, in order.
-    """
-
-    of_face: NDArray[np.object_]
-    names: Sequence[str]
-
-
 class TextTable(NamedTuple):
     """A table for a terminal: the column titles, and rows of as many cells, the first one a name."""
 
@@ -102,62 +90,53 @@ P = TypeVar("P", bound=Predictions)
 class Task(ABC, Generic[P]):
     """One question about a face.
 
+    Below, n faces have `indices`, int64 (n,), of their true classes, and float32 (n, classes)
+    `targets` and `probabilities`; `recipe` is `lib.training.recipe.Recipe`; `metrics` are those of
+    `lib.evaluation.metrics.evaluate`, of all faces or of a group.
+
     Attributes:
         name: of the task, of its network in a bundle, and of its column in labelled data.
         classes: outputs of its network.
         labels: what the classes mean, in order, where they are names; empty where they are numbers.
+        ordered: whether neighbouring classes are alike, so that their confusion is worth a plot.
         factor: name of its calibration factor; 1 leaves probabilities as they are.
         columns: of the label row.
         optional_columns: of the label row, on request.
-        counted_columns: of the label row, those that a report counts.
-        evaluated_columns: of the label row, those that an evaluation needs.
-        headline_title: of its most important figure, over a column of the card.
-        breakdown_key: of the figures by groups: `by_...`.
-        breakdown_figures: column titles of a table by groups, and the figures in them.
-        validation_formats: figures of an epoch, and how a log shows them.
-        ordered: whether neighbouring classes are alike, so that their confusion is worth a plot.
-        histogram: chart of the labels' certainty.
         introduction: what a model answers, in words.
+        validation_formats: figures of an epoch, and how a log shows them.
+        groups_key: of the metrics by groups of faces: `by_...`.
+        groups: names of these groups, in order.
+        group_figures: column titles of a table by groups, and the figures in them.
+        headline_title: of its most important figure, over a column of the card.
+        histogram: chart of the labels' certainty.
     """
 
     name: str
     classes: int
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    ordered: bool = False
     factor: str
     columns: tuple[Column, ...]
     optional_columns: tuple[Column, ...] = ()
-    counted_columns: tuple[str, ...]
-    evaluated_columns: tuple[str, ...]
-    headline_title: str
-    breakdown_key: str
-    breakdown_figures: ClassVar[Mapping[str, str]]
-    validation_formats: ClassVar[Mapping[str, str]]
-    ordered: bool = False
-    histogram: Histogram
     introduction: str
-
-    # Training.
-
-    @abstractmethod
-    def possible(self, truth: NDArray[Any]) -> Mask:
-        """Which values of the labelled column, (n,), can be trained on: (n,) bool."""
+    validation_formats: ClassVar[Mapping[str, str]]
+    groups_key: str
+    groups: tuple[str, ...]
+    group_figures: ClassVar[Mapping[str, str]]
+    headline_title: str
+    histogram: Histogram
 
     @abstractmethod
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
-        """Possible values, (n,) → class indices int64 (n,)."""
+        """Values of the labelled column → class indices; -1 where a value cannot be trained on."""
 
     @abstractmethod
     def targets(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
-        """Class indices (n,) → target distributions float32 (n, classes); each row sums to one.
-
-        Args:
-            indices: of the faces' classes.
-            recipe: `lib.training.recipe.Recipe`.
-        """
+        """Target distributions; each row sums to one."""
 
     @abstractmethod
     def loss(self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: Any) -> "tf.Tensor":
-        """Weighted loss of each face, float32 (n,), of float32 (n, classes) each."""
+        """Weighted loss of each face, float32 (n,)."""
 
     def face_weights(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
         """How much each face counts, float32 (n,); 1 on average."""
@@ -173,28 +152,21 @@ class Task(ABC, Generic[P]):
     def validation_error(self, figures: Mapping[str, float]) -> float:
         """The error that the best epoch has least of, from the means of `validation_sums`."""
 
-    # Labelling.
-
     @abstractmethod
     def label(
         self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
     ) -> dict[str, Any]:
-        """Probabilities → the columns of the label row.
+        """The n values of each column of the label row; NaN or null for a row of NaN.
 
         Args:
-            probabilities: (n, classes); NaN in all of a row: unknown.
+            probabilities: of the network, not calibrated.
             labels: of the classes, in the order of the network.
             factor: of the calibration.
-
-        Returns:
-            By the name of a column n values, with NaN or null for unknown.
         """
 
     @abstractmethod
     def words(self, face: Mapping[str, Any]) -> str:
         """The label of one face of a label row, for people; empty where there is none."""
-
-    # Evaluation.
 
     @abstractmethod
     def predictions(self, truth: pa.Table, labels: pa.Table) -> P:
@@ -213,8 +185,8 @@ class Task(ABC, Generic[P]):
         """The figures that get a confidence interval, by name."""
 
     @abstractmethod
-    def breakdown(self, predictions: P) -> Breakdown:
-        """The groups by the task's own truth."""
+    def group_of(self, predictions: P) -> NDArray[np.object_]:
+        """The group of each face, object (n,), by the task's own truth; None: in no group."""
 
     @abstractmethod
     def plots(self, predictions: P, labels: pa.Table) -> "Iterator[tuple[str, Figure]]":
@@ -222,17 +194,11 @@ class Task(ABC, Generic[P]):
 
     @abstractmethod
     def tables(self, metrics: Metrics) -> list[TextTable]:
-        """The figures of `lib.evaluation.metrics.evaluate` as tables."""
-
-    # Card and report.
-
-    @abstractmethod
-    def is_measured(self, metrics: Metrics) -> bool:
-        """Whether there are figures of this task."""
+        """The metrics as tables for a terminal."""
 
     @abstractmethod
     def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
-        """Names and values of the card's table of figures."""
+        """Names and values of the card's table of figures; none where nothing was measured."""
 
     @abstractmethod
     def headline_text(self, metrics: Metrics) -> str:
@@ -241,14 +207,6 @@ class Task(ABC, Generic[P]):
     @abstractmethod
     def is_weak(self, part: Metrics, whole: Metrics) -> bool:
         """Whether a part of the test faces has far larger errors than all of them."""
-
-    @abstractmethod
-    def facts(self, metrics: Metrics) -> Iterator[tuple[str, str]]:
-        """Names and values of the figures that a report gives.
-
-        Raises:
-            KeyError, TypeError, ValueError: a card of other makers lacks a figure.
-        """
 
     @abstractmethod
     def class_of(self, faces: pa.StructArray) -> Floats:

@@ -77,14 +77,14 @@ def read_labels(faces: LabelledFaces) -> Labels:
     classes: Classes = {}
     for name, task in TASKS.items():
         values = truth[name].to_numpy()
-        wrong = ~task.possible(values)
+        classes[name] = task.class_indices(values)
+        wrong = classes[name] < 0
         if wrong.any():
             row = truth.slice(int(wrong.argmax()), 1).to_pylist()[0]
             raise UserError(
                 f"{wrong.sum():,} faces of the split {faces.split} of {str(faces.folder)!r} have no "
                 f"possible {name}: {row['name']} has {row[name]}; jobs.prepare drops such faces"
             )
-        classes[name] = task.class_indices(values)
     return Labels(
         classes=classes,
         digest=digest(truth["sha256"]),

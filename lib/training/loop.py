@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lib.models.bundle import Bundle
 from lib.tasks import TASKS
+from lib.tasks.expectation import distribution_sums, mean_distributions
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
 from lib.training.distillation import Teachers
@@ -150,9 +151,7 @@ class Trainer:
         for task, probabilities in predicted.items():
             if TASKS[task].ordered:
                 sums = distribution_sums(probabilities, faces.classes[task])
-                sums = self._sum(tf.constant(sums)).numpy()
-                with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no face
-                    self.distributions[task] = sums[:, :-1] / sums[:, -1:]
+                self.distributions[task] = mean_distributions(self._sum(tf.constant(sums)).numpy())
         return validation_metrics(dict(zip(mine, totals, strict=True)), self._recipe.tasks)
 
     def workers_apart(self) -> float:
@@ -367,24 +366,6 @@ def validation_sums(
         loss += task.loss(task.targets(classes, recipe), probabilities, recipe)
         sums |= task.validation_sums(probabilities, classes)
     return {"val_faces": float(len(faces)), "val_loss": float(np.sum(loss)), **sums}
-
-
-def distribution_sums(
-    probabilities: NDArray[np.float32], classes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """What a worker's part adds to the distributions of each true class, and its faces of that class.
-
-    Args:
-        probabilities: (n, c).
-        classes: true ones, (n,).
-
-    Returns:
-        float64 (c, c + 1): sums of probabilities, and in the last column the number of faces.
-    """
-    count = probabilities.shape[1]
-    sums = np.zeros((count, count + 1))
-    np.add.at(sums, classes, np.pad(probabilities, ((0, 0), (0, 1)), constant_values=1.0))
-    return sums
 
 
 def validation_metrics(sums: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:

@@ -16,7 +16,6 @@ from lib.tasks.age import (
     age_metrics,
     epsilon_error,
     interval_coverage,
-    mean_distributions,
 )
 from lib.tasks.gender import (
     GenderPredictions,
@@ -188,13 +187,6 @@ def test_curves_of_nearly_nothing(count: int) -> None:
     positive, score = np.ones(count, bool), np.full(count, 0.5)
     assert roc_auc(positive, score) is None
     assert reliability(positive, score).faces.sum() == count
-
-
-def test_mean_distributions() -> None:
-    ages = floats(1, 1, 2, NAN, 7, 1.5)
-    rows = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0]], np.float64)
-    expected = [[NAN] * 3, [0.5, 0.5, 0], [0, 0, 1]]
-    np.testing.assert_array_equal(mean_distributions(ages, rows), expected)
 
 
 def test_bootstrap_is_that_of_the_mean() -> None:

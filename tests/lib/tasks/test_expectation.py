@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from lib.tasks.expectation import AGE_CLASSES, age_interval, expected_age
+from lib.tasks.expectation import (
+    AGE_CLASSES,
+    age_interval,
+    distribution_sums,
+    expected_age,
+    mean_distributions,
+)
 
 
 def certain(age: int) -> np.ndarray:
@@ -58,3 +64,11 @@ def test_interval_holds_the_age_and_grows_with_its_scale(scale: float) -> None:
 def test_no_rows() -> None:
     nothing = np.zeros((0, AGE_CLASSES))
     assert len(expected_age(nothing).age) == len(age_interval(nothing)[0]) == 0
+
+
+def test_mean_distributions() -> None:
+    ages = np.array([1, 1, 2, np.nan, 7, 1.5])
+    rows = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0]], np.float32)
+    expected = [[np.nan] * 3, [0.5, 0.5, 0], [0, 0, 1]]
+    means = mean_distributions(distribution_sums(rows, ages))
+    np.testing.assert_array_equal(means, expected)

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import roc_curve
 
 from lib.tasks import plots
-from lib.tasks.age import mean_distributions
+from lib.tasks.expectation import distribution_sums, mean_distributions
 
 NAN = float("nan")
 
@@ -30,7 +30,9 @@ def genders(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def separation(count: int) -> np.ndarray:
     true_age, _ = ages(count)
-    return mean_distributions(true_age, np.eye(101)[true_age.astype(int)])
+    return mean_distributions(
+        distribution_sums(np.eye(101, dtype=np.float32)[true_age.astype(int)], true_age.astype(int))
+    )
 
 
 FIGURES: dict[str, Callable[[int], Figure]] = {

@@ -1,0 +1,50 @@
+"""What a report says of the embedded model; the card is that of models/default."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.output.reader import Output
+from lib.output.run_record import claim
+from lib.report.facts import facts, model_card, terms_of_model
+from tests.made_labels import CARD, write_rows
+
+TRAINED_ON = "15,057 faces of UTKFace (https://susanqq.github.io/UTKFace/)"
+TERMS = "for non-commercial research only"
+
+
+def output_of(folder: Path, record: dict[str, object]) -> Output:
+    claim(folder, {"model": "efficientnet-lite0-96@1", "detector": "none"}, record)
+    write_rows(folder, [])
+    return Output(str(folder))
+
+
+def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: Path) -> None:
+    output = output_of(tmp_path, {"model": CARD})
+    (model,) = [group for group in facts(output) if group.title == "Model"]
+    assert model.facts == [
+        ("model", "efficientnet-lite0-96@1"),
+        ("faces found by", "nobody: the images are face crops"),
+        ("trained on", TRAINED_ON),
+        ("terms", TERMS),
+        (
+            "age, mean absolute error",
+            "4.38 (4.19 to 4.59) years; saying the median age always: 14.75",
+        ),
+        ("age within 5 years", "68.5% (66.3% to 70.5%)"),
+        ("age inside the 80% interval", "82.1%"),
+        ("gender", "94.0% (93.0% to 95.2%)"),
+    ]
+    assert model.note
+    assert terms_of_model(output) == [f"The model was trained on {TRAINED_ON}; terms: {TERMS}."]
+
+
+@pytest.mark.parametrize("record", [{}, {"model": {"name": "of another maker"}}, {"model": None}])
+def test_a_record_without_a_card_leaves_its_facts_out(
+    record: dict[str, object], tmp_path: Path
+) -> None:
+    output = output_of(tmp_path, record)
+    assert model_card(output) is None
+    assert terms_of_model(output) == []
+    (model,) = [group for group in facts(output) if group.title == "Model"]
+    assert [name for name, _ in model.facts] == ["model", "faces found by"]
