@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib.output.reader import Output
-from lib.output.run_record import claim
+from lib.output.run_record import RunRecord, claim
 from lib.report.facts import facts, model_card, terms_of_model
 from tests.made_labels import CARD, write_rows
 
@@ -13,14 +13,15 @@ TRAINED_ON = "15,057 faces of UTKFace (https://susanqq.github.io/UTKFace/)"
 TERMS = "for non-commercial research only"
 
 
-def output_of(folder: Path, record: dict[str, object]) -> Output:
-    claim(folder, {"model": "efficientnet-lite0-96@1", "detector": "none"}, record)
+def output_of(folder: Path, card: dict[str, object]) -> Output:
+    fingerprint = {"model": "efficientnet-lite0-96@1", "detector": "none"}
+    claim(folder, RunRecord("jobs.score", fingerprint, model=card))
     write_rows(folder, [])
     return Output(str(folder))
 
 
 def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: Path) -> None:
-    output = output_of(tmp_path, {"model": CARD})
+    output = output_of(tmp_path, CARD)
     (model,) = [group for group in facts(output) if group.title == "Model"]
     assert model.facts == [
         ("model", "efficientnet-lite0-96@1"),
@@ -39,11 +40,11 @@ def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: P
     assert terms_of_model(output) == [f"The model was trained on {TRAINED_ON}; terms: {TERMS}."]
 
 
-@pytest.mark.parametrize("record", [{}, {"model": {"name": "of another maker"}}, {"model": None}])
+@pytest.mark.parametrize("card", [{}, {"name": "of another maker"}])
 def test_a_record_without_a_card_leaves_its_facts_out(
-    record: dict[str, object], tmp_path: Path
+    card: dict[str, object], tmp_path: Path
 ) -> None:
-    output = output_of(tmp_path, record)
+    output = output_of(tmp_path, card)
     assert model_card(output) is None
     assert terms_of_model(output) == []
     (model,) = [group for group in facts(output) if group.title == "Model"]
