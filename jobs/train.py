@@ -145,8 +145,18 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the options and the labels, train, and make the bundle."""
-    options = command_line.parse(Options, arguments)
+    """Train as the command line says; gives the exit status."""
+    bundle = train_model(command_line.parse(Options, arguments))
+    sys.stdout.write(f"bundle: {bundle}\n")
+    return 0
+
+
+def train_model(options: Options) -> Folder:
+    """Check the options and the labels, train, and make the bundle; gives its folder.
+
+    Raises:
+        UserError: an option is impossible, the data cannot be read, or what stopped the training.
+    """
     options.check()
     s3 = options.s3.resolved_for(options.data, options.output, *options.teachers)
     data, output = folder(options.data, s3), folder(options.output, s3)
@@ -158,12 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claim(output, RunRecord("jobs.train", options.fingerprint(labels, teachers), s3), OWNED)
         if (output / "bundle").holds(CARD):
             log.info("%s is trained already; nothing to do", output)
-            return 0
+            return output / "bundle"
         log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
         best = train(options, data, teachers, output)
         make_bundle(options, data, labels, teachers, best, output)
-    sys.stdout.write(f"bundle: {output / 'bundle'}\n")
-    return 0
+    return output / "bundle"
 
 
 def check_batch(options: Options, faces: int) -> None:
