@@ -228,7 +228,7 @@ class _OpenTable:
         group = max(g for g, start in enumerate(self._starts) if start <= number)
         if group != self._group or number < self._batch_start:
             column = self._kind
-            name = f"{column.name}.bytes" if column.kind == "struct" else column.name
+            name = f"{column.name}.bytes" if column.content == "struct" else column.name
             self._batches = self._file.iter_batches(
                 READS_AT_A_TIME, row_groups=[group], columns=[name], use_threads=False
             )
