@@ -85,8 +85,8 @@ class S3Files(fs.FileSystemHandler):
     """S3 as a file system of pyarrow and Ray, with the client that reads the images.
 
     pyarrow's own has other rules for credentials and retries, and creates empty objects for folders,
-    which some servers treat as files. A file is one PUT, so it appears whole or not at all, and is in memory
-    until then: results are written in files of up to about 128 MB.
+    which some servers treat as files. A file is one PUT, so it appears whole or not at all, and is in
+    memory until then: results are written in files of up to about 128 MB.
     """
 
     def __init__(self, options: S3Options) -> None:

@@ -238,7 +238,7 @@ class _OpenTable:
             self._batch_start += self._batch.num_rows
             self._batch = self._next_batch()
         value = self._batch.column(0)[number - self._batch_start]
-        if self._kind.kind == "struct":
+        if self._kind.content == "struct":
             value = value["bytes"]
         return value.as_py()
 
