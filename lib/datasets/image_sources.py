@@ -181,8 +181,8 @@ class _Files:
 
 
 Source = _Tar | _Folder
-"""One value of --images: `str(source)` gives it, `names()` the names of its images in order, `shards()` its
-images in shards of about equal work."""
+"""One value of --images: `str(source)` gives it, `names()` the names of its images in order, `shards()`
+its images in shards of about equal work."""
 ImageShard = _TarRange | _Files
 """Images that one task reads, in order; small and picklable. Its `digest` changes when an image does."""
 
