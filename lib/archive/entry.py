@@ -1,4 +1,4 @@
-"""What the sources of an archive say of each image."""
+"""The entries of an archive: files, images and skipped files."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ class File(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """A file that was passed over, and why."""
+    """A skipped file, and the reason."""
 
     reason: str
 
@@ -28,12 +28,12 @@ class Entry(NamedTuple):
         uri: The absolute path as it is, or `file:///`, `s3://` and so on (see `lib.storage.uris`). An
             image within a file is `FILE#NAME`: the member of a tar; the path or number of a row of
             Parquet.
-        size: In bytes; None where only reading the image would tell.
+        size: In bytes; None where it is known only after reading.
         etag: Changes when the file does that the image is, or is in; None where it is unknown.
         container: The file that the image is in.
         offset: In a tar the byte at which the image begins, in Parquet the number of its row.
-        fault: `STATUS: REASON` where the listing found already that there is no image to be had.
-        extra: The values of the columns that are carried through.
+        fault: `STATUS: REASON` where the listing already found that the image cannot be read.
+        extra: The values of the carried columns.
     """
 
     uri: str
@@ -52,5 +52,5 @@ def suffix_of(uri: str) -> str:
 
 
 def is_image(uri: str) -> bool:
-    """Whether the name ends like an image's."""
+    """Whether the name has the ending of an image."""
     return suffix_of(uri) in SUFFIXES

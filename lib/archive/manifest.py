@@ -1,11 +1,11 @@
-"""The list of what is to be labelled: Parquet files, written part by part, that runs agree on.
+"""The manifest: the list of images to label, in Parquet files.
 
     manifest/part-GGG-NNNNN.parquet    rows of `SCHEMA` and the carried columns
-    manifest/_summary.json             names the parts that count; written last
-    manifest/_listing.json             how far a listing has come that was not finished
+    manifest/_summary.json             names the valid parts; written last
+    manifest/_listing.json             position of an unfinished listing
 
-A listing that was killed goes on behind its last part. A later listing (`update`) writes parts of its
-own, number GGG, beside those that count, until its summary takes their place.
+A killed listing continues behind its last part. A later listing (`update`) writes its own parts, with
+number GGG, beside the valid ones, until its summary replaces theirs.
 """
 
 import dataclasses
@@ -41,21 +41,21 @@ SCHEMA = pa.schema(
 )
 """`lib.archive.entry.Entry` explains the columns."""
 
-_SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet pass over names with _
+_SUMMARY, _LISTING = "_summary.json", "_listing.json"  # readers of Parquet ignore names with _
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds.
+    """The summary of a manifest.
 
     Attributes:
         images: Its rows.
         bytes: The sum of their sizes, where those are known.
-        skipped: Reason → how many files were passed over, as `Archive.skipped` has it.
+        skipped: Number of skipped files by reason, as in `Archive.skipped`.
         digest: SHA-256, in hexadecimal, of every row's uri, size and etag in order.
         parts: Names of its files.
-        next_id: Greater than all ids that were ever given.
-        generation: How often the archive was listed before.
+        next_id: Greater than all ids so far.
+        generation: Number of earlier listings.
     """
 
     images: int
@@ -76,13 +76,13 @@ class Manifest:
         return there
 
     def declare(self, folder: Folder) -> None:
-        """Write down in its folder that this is the manifest; `read_manifest` reads it back."""
+        """Write the summary, which makes the parts valid; `read_manifest` reads it."""
         folder.write(_SUMMARY, json.dumps(dataclasses.asdict(self)).encode())
 
 
 @dataclass
 class _Writer:
-    """Writes parts, and remembers what the summary will say."""
+    """Writes parts, and collects their summary."""
 
     folder: Folder
     schema: pa.Schema
@@ -96,7 +96,7 @@ class _Writer:
         """Write one part."""
         name = f"part-{self.generation:03}-{len(self.parts):05}.parquet"
         self.folder.write_table(name, _table(ids, entries, self.schema), GROUP_ROWS)
-        # No name holds a NUL, so different rows never run together to the same bytes.
+        # Names have no NUL, so different rows give different bytes.
         text = "".join(f"{e.uri}\0{e.size}\0{e.etag}\0" for e in entries)
         self.digests.append(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest())
         self.parts.append(name)
@@ -104,7 +104,7 @@ class _Writer:
         self.bytes += sum(entry.size or 0 for entry in entries)
 
     def finish(self, skipped: dict[str, int], next_id: int) -> Manifest:
-        """Declare that the parts written are the manifest."""
+        """Write the summary of the parts."""
         digest = hashlib.sha256("".join(self.digests).encode()).hexdigest()
         manifest = Manifest(
             self.images, self.bytes, skipped, digest, tuple(self.parts), next_id, self.generation
@@ -116,7 +116,7 @@ class _Writer:
 def write_manifest(archive: Archive, folder: Folder) -> Manifest:
     """List the archive; `id` counts from 0. No more than `PART_ROWS` rows are in memory.
 
-    A listing that was stopped goes on behind the last part that it wrote.
+    A stopped listing continues behind its last part.
 
     Raises:
         UserError: The archive holds no image, or cannot be listed.
@@ -148,7 +148,7 @@ def _remember(folder: Folder, writer: _Writer, archive: Archive) -> None:
 
 
 def read_manifest(folder: Folder) -> Manifest:
-    """What is known of a manifest that was written before.
+    """Read the summary of a manifest.
 
     Raises:
         FileNotFoundError: There is no complete manifest.
@@ -159,14 +159,13 @@ def read_manifest(folder: Folder) -> Manifest:
 
 @dataclass(frozen=True)
 class Update:
-    """What a new listing found.
+    """The result of a new listing.
 
     Attributes:
-        manifest: the new one, which does not count before `finish`.
-        new: number of images that were not there before.
-        changed: ids of images whose size or etag is another one now.
-        vanished: ids of images that are not there any more.
-        pruned: whether the new manifest leaves those out.
+        new: number of new images.
+        changed: ids of images with another size or etag.
+        vanished: ids of images that do not exist any more.
+        pruned: whether the new manifest omits those.
     """
 
     new: int
@@ -184,11 +183,11 @@ class Update:
 
     @property
     def to_forget(self) -> NDArray[np.int64]:
-        """Ids whose labels must go before the new manifest counts."""
+        """Ids whose labels must be deleted before `finish`."""
         return np.concatenate([self.changed, self.vanished]) if self.pruned else self.changed
 
     def finish(self, old: Manifest) -> Manifest:
-        """Let the new manifest count, or drop it where it says the same."""
+        """Make the new manifest valid, or delete it if nothing has changed."""
         folder = self._writer.folder
         if self.is_empty:
             superseded, manifest = self._writer.parts, old
@@ -203,14 +202,14 @@ class Update:
 def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Update:
     """List the archive again and compare.
 
-    Images keep their ids. Two rows of one uri, in a table, are told apart by their order. A tar whose
-    etag is still the same is not read again, and what else is in it not counted again as passed over.
+    Images keep their ids. Rows of a table with the same uri are distinguished by their order. A tar with
+    the same etag is not read again, and its skipped files are not counted again.
 
     Args:
         archive: the same sources.
         folder: of the manifest.
-        old: the manifest that counts now.
-        prune: leave out what is not there any more.
+        old: the valid manifest.
+        prune: omit images that do not exist any more.
 
     Raises:
         UserError: The archive holds no image, or cannot be listed.
@@ -224,7 +223,7 @@ def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Upda
     for part in _parts(iter(archive)):
         ids = []
         for entry in part:
-            key = _key(entry.uri, seen)
+            key = _uri_key(entry.uri, seen)
             if (before := known.pop(key, None)) is None:
                 ids.append(next_id)
                 next_id += 1
@@ -245,7 +244,7 @@ def update(archive: Archive, folder: Folder, old: Manifest, prune: bool) -> Upda
 
 
 class _ListedTars:
-    """The images of tars as a manifest has them."""
+    """The images of tars in a manifest."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self._folder = folder
@@ -259,12 +258,12 @@ class _ListedTars:
                 if tar is None or suffix_of(tar) != TAR:
                     continue
                 self._parts.setdefault(tar, []).append(part)
-                # What could not be read is read again.
+                # A tar that could not be read is read again.
                 passing = fault is not None and not fault.startswith("decode_error")
                 self._etags.setdefault(tar, set()).add(None if passing else row["etag"])
 
     def __call__(self, tar: File) -> list[Entry] | None:
-        """The images of a tar; None where it is unknown or another one now."""
+        """The images of a tar; None if it is unknown or has changed."""
         if not tar.etag or self._etags.get(tar.uri) != {tar.etag}:
             return None
         return [
@@ -281,7 +280,7 @@ class _ListedTars:
 
 
 def _known(folder: Folder, manifest: Manifest) -> dict[bytes, tuple[int, bytes]]:
-    """Key of each image → its id and version, about 200 bytes of memory each."""
+    """The id and version of each image by its key; about 200 bytes of memory each."""
     known = {}
     seen: dict[bytes, int] = {}
     columns = ["id", "uri", "size", "etag", "fault"]
@@ -289,11 +288,11 @@ def _known(folder: Folder, manifest: Manifest) -> dict[bytes, tuple[int, bytes]]
         table = folder.read_table(part, columns)
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         for id_, uri, size, etag, fault in rows:
-            known[_key(uri, seen)] = id_, _version(size, etag, fault)
+            known[_uri_key(uri, seen)] = id_, _version(size, etag, fault)
     return known
 
 
-def _key(uri: str, seen: dict[bytes, int]) -> bytes:
+def _uri_key(uri: str, seen: dict[bytes, int]) -> bytes:
     key = hashlib.blake2b(uri.encode(), digest_size=16).digest()
     times = seen[key] = seen.get(key, -1) + 1
     return key if times == 0 else key + times.to_bytes(8, "big")

@@ -1,4 +1,4 @@
-"""Tables → the images they hold or name: Parquet, CSV, JSON Lines.
+"""The images of tables: Parquet, CSV, JSON Lines.
 
 Parquet may hold the images themselves, in a column of bytes or of `{bytes, path}` as the data sets of
 Hugging Face do. Otherwise a column names them: absolute, or relative to the table's folder.
@@ -21,10 +21,10 @@ from lib.storage.options import S3Options
 from lib.storage.uris import scheme_of
 
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
-"""Where no column is chosen, the first of these that a table has names the images."""
+"""Default columns with the names of the images, in order of preference."""
 BATCH_ROWS = 10_000
 
-Kind = Literal["bytes", "struct", "uri"]
+ColumnContent = Literal["bytes", "struct", "uri"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class ImageColumn:
 
     Attributes:
         name: of the column.
-        kind: "bytes", "struct" for `{bytes, path}`, or "uri".
+        content: "bytes", "struct" for `{bytes, path}`, or "uri".
     """
 
     name: str
-    kind: Kind
+    content: ColumnContent
 
 
 def image_column(schema: pa.Schema, chosen: str | None, uri: str) -> ImageColumn:
@@ -49,16 +49,16 @@ def image_column(schema: pa.Schema, chosen: str | None, uri: str) -> ImageColumn
         uri: of the table, for messages.
 
     Raises:
-        UserError: there is none, or several could be meant.
+        UserError: there is none, or several are possible.
     """
     if chosen is not None:
         if chosen not in schema.names:
             raise UserError(f"{uri!r} has no column {chosen!r}; it has {', '.join(schema.names)}")
-        kind = _kind(schema.field(chosen).type)
+        kind = _content(schema.field(chosen).type)
         if kind is None:
             raise UserError(f"column {chosen!r} of {uri!r} holds neither images nor their names")
         return ImageColumn(chosen, kind)
-    kinds = {name: _kind(schema.field(name).type) for name in schema.names}
+    kinds = {name: _content(schema.field(name).type) for name in schema.names}
     holding = [
         ImageColumn(name, kind) for name, kind in kinds.items() if kind in ("bytes", "struct")
     ]
@@ -74,7 +74,7 @@ def image_column(schema: pa.Schema, chosen: str | None, uri: str) -> ImageColumn
     return (holding + naming)[0]
 
 
-def _kind(type_: pa.DataType) -> Kind | None:
+def _content(type_: pa.DataType) -> ColumnContent | None:
     if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
         return "bytes"
     if pa.types.is_struct(type_) and type_.get_field_index("bytes") >= 0:
@@ -99,7 +99,7 @@ class Table:
     options: S3Options
 
     def carried(self) -> list[pa.Field]:
-        """The carried columns' names and types; texts where the table has no types.
+        """The names and types of the carried columns; strings where the table has no types.
 
         Raises:
             UserError: the table cannot be read, or lacks a column.
@@ -118,12 +118,12 @@ class Table:
             )
 
     def holds_images(self) -> bool:
-        """Whether the images are in the table, and not only named.
+        """Whether the table contains the images themselves.
 
         Raises:
             UserError: the table cannot be read.
         """
-        return any(_kind(field.type) in ("bytes", "struct") for field in self._schema())
+        return any(_content(field.type) in ("bytes", "struct") for field in self._schema())
 
     def entries(self, first: int = 0) -> Iterator[tuple[int, Entry]]:
         """The images by number of row, from one on.
@@ -167,9 +167,9 @@ class Table:
         self, parquet: pq.ParquetFile, group: int, number: int, column: ImageColumn
     ) -> Iterator[tuple[int, Entry]]:
         wanted = list(self.carry)
-        if column.kind == "uri":
+        if column.content == "uri":
             wanted.append(column.name)
-        elif column.kind == "struct" and _has_path(parquet.schema_arrow, column):
+        elif column.content == "struct" and _has_path(parquet.schema_arrow, column):
             wanted.append(f"{column.name}.path")
         if not wanted:
             for row in range(number, number + parquet.metadata.row_group(group).num_rows):
@@ -187,13 +187,13 @@ class Table:
         if column.name not in batch.schema.names:
             return None
         values = batch[column.name]
-        return (values.field("path") if column.kind == "struct" else values).to_pylist()
+        return (values.field("path") if column.content == "struct" else values).to_pylist()
 
     def _entry(
         self, number: int, name: str | None, column: ImageColumn, extra: tuple[Any, ...]
     ) -> Entry:
         uri, _, etag = self.file
-        if column.kind == "uri":
+        if column.content == "uri":
             return _named(uri, number, name, extra)
         return Entry(f"{uri}#{name or number}", None, etag, uri, number, extra=extra)
 
@@ -231,7 +231,7 @@ def _text_of(value: Any) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
-    # JSON may hold half of a pair of surrogates, which is no character.
+    # JSON may contain lone surrogates, which UTF-8 cannot encode.
     return text.encode(errors="replace").decode()
 
 

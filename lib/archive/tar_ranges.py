@@ -1,4 +1,4 @@
-"""Tars → the images in them, found by reading ranges of bytes independently of each other."""
+"""Lists the images of tars by byte ranges that are read independently."""
 
 import io
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from lib.storage.options import S3Options
 from lib.storage.uris import scheme_of
 
 RANGE_BYTES = 128 << 20
-"""Finding the first header of a range reads up to 17 MB more: no smaller than a few times that."""
+"""Finding the first header of a range reads up to 17 MB more: ranges are much larger."""
 
 
 class Range(NamedTuple):
@@ -23,24 +23,24 @@ class Range(NamedTuple):
     options: S3Options
 
     def entries(self) -> list[Entry | Skip]:
-        """The images of the range; what cannot be read is one entry with a fault.
+        """The images of the range; a damage or failure is one entry with a fault.
 
         Raises:
-            OSError: the storage does not answer.
+            OSError: the storage fails.
         """
         found: list[Entry | Skip] = []
         try:
             found += self._members()
         except TarError as error:
-            # The reader of a range may have to follow the headers from the beginning of the tar, and
-            # then meets a damage that lies before its range and is reported by another one.
+            # The reader of a range may follow the headers from the beginning of the tar. It ignores
+            # damage before its range, which the reader of another range reports.
             if error.offset >= self.start or self.start == 0:
                 found.append(self._fault(error.offset, "decode_error", str(error)))
         except OSError as error:
             if scheme_of(self.tar.uri) and not isinstance(
                 error, FileNotFoundError | PermissionError
             ):
-                raise  # it may pass: the listing stops, and goes on when it is started again
+                raise  # may be transient: the listing stops, and continues at the next start
             reason = error.strerror or type(error).__name__
             found.append(
                 self._fault(self.start, "download_error", f"the tar cannot be read: {reason}")
@@ -50,8 +50,8 @@ class Range(NamedTuple):
     def _members(self) -> Iterator[Entry | Skip]:
         uri, _, etag = self.tar
         with open_file(uri, self.options) as raw:
-            # A local file is asked for its headers alone; far away, a request for each would be slower
-            # than to read all.
+            # Of a local file only the headers are read. A remote file is read completely, which is
+            # faster than a request for each header.
             file = buffered(cast(io.RawIOBase, raw)) if scheme_of(uri) else raw
             for name, offset, size in iter_members(file, self.start, self.end):
                 if is_image(name):

@@ -1,9 +1,9 @@
-"""What every room uses. Importing any module of it sets TensorFlow up, if it is not imported yet."""
+"""Helpers of all packages. Importing any of its modules sets TensorFlow's environment variables."""
 
 import os
 
-# One line for each CPU feature and each missing GPU driver, from every worker, is no news to anybody.
+# No lines about CPU features and missing GPU drivers from every worker.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow takes the kernels of oneDNN by itself only where a CPU has instructions for neural networks.
-# On one without (Zen 3) they were twice as fast for MTCNN, 1.3 times for the embedded model.
+# TensorFlow uses oneDNN by default only on CPUs with instructions for neural networks. On a CPU without
+# them (Zen 3) oneDNN was twice as fast for MTCNN, and 1.3 times for the embedded model.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

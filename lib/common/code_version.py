@@ -1,4 +1,4 @@
-"""Which code is running."""
+"""The version of the running code."""
 
 import hashlib
 import subprocess
@@ -17,7 +17,7 @@ def code_version() -> str:
     command = ("git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12")
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # a copy, as Ray makes for submitted jobs
+    except (OSError, subprocess.CalledProcessError):  # no git, as in Ray's copy for submitted jobs
         return f"sources sha256 {_digest()[:12]}"
     return f"commit {done.stdout.strip()}"
 

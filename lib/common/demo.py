@@ -1,4 +1,4 @@
-"""The demonstration archive: a few files of every kind, made from one public-domain photograph.
+"""The demonstration archive: files of several kinds, made from one public-domain photograph.
 
 The photograph is the portrait of Grace Hopper (United States Navy) among matplotlib's sample data.
 """
@@ -12,27 +12,13 @@ import matplotlib
 import numpy as np
 from PIL import ExifTags, Image
 
-EXPECTED: dict[str, str] = {
-    "greyscale.jpg": "ok",
-    "no_face.jpg": "no_face",
-    "not_an_image.jpg": "decode_error",
-    "portrait.jpg": "ok",
-    "portrait.png": "ok",
-    "portrait_large.jpg": "ok",
-    "portrait_small.jpg": "ok",
-    "rotated_by_exif.jpg": "ok",
-    "truncated.jpg": "decode_error",
-    "two_faces.jpg": "ok",
-}
-"""File name → the status that the labels must give it."""
-
 
 def make_demo(folder: str) -> None:
-    """Write the files of `EXPECTED` into the folder; the same bytes every time."""
+    """Write the files of `EXPECTED` into the folder; their bytes are deterministic."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     portrait = _portrait()
-    for name, make in _FILES.items():
+    for name, (_, make) in _FILES.items():
         (target / name).write_bytes(make(portrait))
 
 
@@ -68,7 +54,7 @@ def _two_faces(portrait: Image.Image) -> Image.Image:
 
 
 def _rotated_by_exif(portrait: Image.Image) -> bytes:
-    """Stored lying on its side; only the orientation in the EXIF says how to stand it up."""
+    """Stored rotated by 90°, with the orientation in the EXIF."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     return _jpeg(portrait.transpose(Image.Transpose.ROTATE_90), exif)
@@ -86,18 +72,20 @@ def _truncated(portrait: Image.Image) -> bytes:
     return data[: len(data) // 2]
 
 
-_FILES: dict[str, Callable[[Image.Image], bytes]] = {
-    "greyscale.jpg": lambda portrait: _jpeg(portrait.convert("L")),
-    "no_face.jpg": lambda portrait: _jpeg(_texture(portrait)),
-    "not_an_image.jpg": lambda portrait: b"A text file with the name of a photograph.\n",
-    "portrait.jpg": _jpeg,
-    "portrait.png": lambda portrait: _png(_resized(portrait, 0.75)),
-    "portrait_large.jpg": lambda portrait: _jpeg(_resized(portrait, 3)),
-    "portrait_small.jpg": lambda portrait: _jpeg(_resized(portrait, 0.5)),
-    "rotated_by_exif.jpg": _rotated_by_exif,
-    "truncated.jpg": _truncated,
-    "two_faces.jpg": lambda portrait: _jpeg(_two_faces(portrait)),
+_FILES: dict[str, tuple[str, Callable[[Image.Image], bytes]]] = {
+    "greyscale.jpg": ("ok", lambda portrait: _jpeg(portrait.convert("L"))),
+    "no_face.jpg": ("no_face", lambda portrait: _jpeg(_texture(portrait))),
+    "not_an_image.jpg": ("decode_error", lambda _: b"A text file with the name of a photograph.\n"),
+    "portrait.jpg": ("ok", _jpeg),
+    "portrait.png": ("ok", lambda portrait: _png(_resized(portrait, 0.75))),
+    "portrait_large.jpg": ("ok", lambda portrait: _jpeg(_resized(portrait, 3))),
+    "portrait_small.jpg": ("ok", lambda portrait: _jpeg(_resized(portrait, 0.5))),
+    "rotated_by_exif.jpg": ("ok", _rotated_by_exif),
+    "truncated.jpg": ("decode_error", _truncated),
+    "two_faces.jpg": ("ok", lambda portrait: _jpeg(_two_faces(portrait))),
 }
+EXPECTED = {name: status for name, (status, _) in _FILES.items()}
+"""File name → the expected status of its label."""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The one kind of error that is meant for the person at the keyboard."""
+"""Errors for users."""
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that names what is wrong and the remedy."""
+    """An error that the user can fix; the message is one line with the cause and the remedy."""
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what a file system or Arrow says."""
+    """The first line of the message of a file system or Arrow."""
     return getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Logs of a job: lines for people, or a JSON object a line for machines."""
+"""Logs of a job: lines for people, or one JSON object per line for machines."""
 
 import json
 import logging
@@ -6,19 +6,19 @@ import sys
 from datetime import UTC, datetime
 
 FACTS = "facts"
-"""Name of what a record says besides its words: `log.info(…, extra={FACTS: {…}})`."""
+"""Name of the structured values of a record: `log.info(…, extra={FACTS: {…}})`."""
 
 
 def start() -> None:
-    """Write what is logged to standard error, as lines for people."""
+    """Log to standard error, as lines for people."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToStandardError()])
 
 
 def as_json(run: str) -> None:
-    """Write JSON from now on: time, level, logger, run, message, and the facts of a record.
+    """Log JSON from now on: time, level, logger, run, message, and the `FACTS` of a record.
 
     Args:
-        run: id of the run, which stands in every line.
+        run: id of the run, a field of every line.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _ToStandardError):
@@ -45,7 +45,7 @@ class _JsonLine(logging.Formatter):
 
 
 class _ToStandardError(logging.Handler):
-    """Writes to what standard error is at the time: while a cluster runs, it is another stream."""
+    """Writes to the current `sys.stderr`, which is another stream while a cluster runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{self.format(record)}\n")

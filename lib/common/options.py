@@ -41,12 +41,12 @@ def parse(options: type[Options], arguments: Sequence[str] | None) -> Options:
         raise UserError(f"{_reason(event)}; `{program} --help` explains all options")
 
     with tyro_errors.on_parse_error(refuse), _ended_by_a_closed_pipe():
-        told = tyro.cli(options, args=arguments, prog=program)
-    for name, value in vars(told).items():
-        # What takes URIs is a text; a path with such a beginning would be made as a local folder.
+        parsed = tyro.cli(options, args=arguments, prog=program)
+    for name, value in vars(parsed).items():
+        # Options with URIs are strings; a `Path` with a scheme would become a local folder.
         if isinstance(value, Path) and _URI.match(str(value)):
             raise UserError(f"--{name.replace('_', '-')} takes no URI; give a local path")
-    return told
+    return parsed
 
 
 def run(job: Callable[[], int], remedy: str = "give the same command again") -> NoReturn:
@@ -77,7 +77,7 @@ def _module_of(options: type) -> str:
 
 @contextmanager
 def _ended_by_a_closed_pipe() -> Iterator[None]:
-    """Let `--help | head` end without words, as other programs do."""
+    """End silently when the reader of the output closes it, as in `--help | head`."""
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         yield

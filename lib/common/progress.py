@@ -1,4 +1,4 @@
-"""Progress of a long run: one line that lives on a terminal, one line every ten seconds elsewhere."""
+"""Progress of a long run: one updated line on a terminal, one line every ten seconds elsewhere."""
 
 import logging
 import sys
@@ -15,11 +15,11 @@ log = logging.getLogger("progress")
 EVERY_SECONDS = 10.0
 EVERY_SECONDS_ON_A_TERMINAL = 0.5
 SPEED_OVER_SECONDS = 60.0
-"""The speed that is shown is the recent one: the start of a run says nothing about its end."""
+"""Window of the speed that is shown: the start of a run is slower."""
 
 
 class Progress:
-    """Tells, from a thread of its own, how far a run has come, while a `with` block runs."""
+    """Reports the progress of a run from a thread while a `with` block runs."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Progress:
 
         Args:
             total: images of the whole run.
-            count: gives the images done so far by status; what it counts at the start was done by
-                an earlier start of the same run and does not enter the speed.
-            stream: where to write; None means the log, or a terminal where standard error is one.
-            tell: is told the same as people, the images done by status and images a second.
+            count: gives the images done so far by status. The images at the start belong to an earlier
+                start of the run and do not count for the speed.
+            stream: to write to; None: the log, or standard error if it is a terminal.
+            tell: also gets the images done by status and the images per second.
         """
         self._total = total
         self._count = count
@@ -60,7 +60,7 @@ class Progress:
     def _run(self) -> None:
         pause = EVERY_SECONDS_ON_A_TERMINAL if self._live else EVERY_SECONDS
         took = 0.0
-        # Counting millions of rows in a bucket takes time itself: a tenth of it at most.
+        # Counting rows in a bucket is slow: it takes at most a tenth of the time.
         while not self._stopped.wait(max(pause, 9 * took)):
             started = time.monotonic()
             self._write(self._count())
@@ -74,7 +74,7 @@ class Progress:
             facts = {"images": self._total, "statuses": dict(counts), "images_per_second": speed}
             log.info("%s", line, extra={FACTS: facts})
             return
-        # Back to the start of the line and clear it: the terminal shows one line, always the last.
+        # Return to the start of the line and clear it.
         self._out.write(f"\r\x1b[K{line}" if self._live else f"{line}\n")
         self._out.flush()
 
@@ -92,7 +92,7 @@ class Progress:
 
 
 def progress_line(counts: Counter[str], total: int, rate: float) -> str:
-    """Put progress into words.
+    """The progress of a run in one line.
 
     Args:
         counts: images done so far, by status.
@@ -104,7 +104,7 @@ def progress_line(counts: Counter[str], total: int, rate: float) -> str:
 
 
 def how_far(done: int, total: int, rate: float | None) -> str:
-    """Put how far a run has come into words.
+    """The share of images that are done, the speed and the time left, in words.
 
     Args:
         done: images so far.
@@ -120,7 +120,7 @@ def how_far(done: int, total: int, rate: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `3 min 05 s`, `7 h 12 min`, `2 d 03 h`."""
+    """Seconds in words: `42 s`, `3 min 05 s`, `7 h 12 min`, `2 d 03 h`."""
     whole = round(seconds)
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if minutes < 1:

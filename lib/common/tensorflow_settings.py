@@ -1,4 +1,4 @@
-"""TensorFlow's settings for one worker process. They hold only before its first operation."""
+"""TensorFlow's settings for one worker process; set them before its first operation."""
 
 import ctypes
 import sys
@@ -13,10 +13,9 @@ from lib.common.native_output import native_errors_hidden
 
 @contextmanager
 def _absent(*modules: str) -> Iterator[None]:
-    """Let imports of these fail, unless they are there already.
+    """Let imports of these modules fail, unless they are imported already.
 
-    Keras, which TensorFlow imports, takes along what it may find for helpers that nobody calls here: a
-    third of the time that a worker needs to start.
+    Keras imports them for helpers that are not used here, which takes a third of the start of a worker.
     """
     found: dict[str, Any] = sys.modules
     away = [module for module in modules if module not in found]
@@ -52,12 +51,12 @@ def configure(threads: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library use again what was freed, in place of giving it back for the next batch.
+    """Let the C library keep freed memory for the next batch instead of returning it to the kernel.
 
-    Every batch takes and frees the same arrays of megabytes. Fresh from the kernel, each of their
-    pages must be cleared at its first touch, which took a tenth of the time of finding faces.
+    Every batch allocates and frees the same arrays of megabytes. The kernel clears each new page at its
+    first touch, which took a tenth of the time of face detection.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # only the GNU library has it
+    if mallopt is not None:  # glibc only
         mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
         mallopt(_M_TRIM_THRESHOLD, 512 * 2**20)

@@ -1,4 +1,4 @@
-"""The image of a labelled face as it is stored: a JPEG, upright, and no larger than is needed."""
+"""The stored image of a labelled face: an upright JPEG of limited size."""
 
 import io
 from typing import NamedTuple
@@ -11,8 +11,7 @@ from PIL import ExifTags, Image
 from lib.images import ImageError, Limits, Picture, decode
 
 QUALITY = 95
-"""Of what is encoded again. Higher costs bytes without a visible gain; lower adds to the loss that the
-original has already."""
+"""JPEG quality of images that are encoded again."""
 
 LIMITS = Limits()
 LONGEST_JPEG_SIDE = 65_500
@@ -33,10 +32,10 @@ class FaceImage(NamedTuple):
 
 
 def face_image(data: bytes, size: int) -> FaceImage:
-    """Check an image by decoding it, and make it small, upright and a JPEG.
+    """Decode an image, and encode it as a small, upright JPEG.
 
-    The bytes stay as they are where they are all that already: a grey or colour JPEG without
-    rotation whose shorter side has at most `size` pixels.
+    The bytes are kept if they are a grey or colour JPEG without rotation whose shorter side has at most
+    `size` pixels.
 
     Args:
         data: the encoded image, of any format that `images.decode` knows.
@@ -60,7 +59,7 @@ class _JpegHeader(NamedTuple):
 
 
 def _jpeg_header(data: bytes) -> _JpegHeader | None:
-    """What the header says; None for other formats and for what `decode` will refuse."""
+    """The header; None for other formats and damaged headers."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -71,7 +70,7 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
 
 
 def _longer_side(header: _JpegHeader, size: int) -> int:
-    """Pixels of the longer side when the shorter one has `size`: all that needs to be decoded."""
+    """Pixels of the longer side when the shorter one has `size`: the size to decode at."""
     shorter, longer = sorted((header.width, header.height))
     return -(-size * longer // max(1, shorter))
 

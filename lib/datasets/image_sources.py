@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from lib.archive.archive import Archive, Reading
 from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
@@ -44,43 +44,7 @@ class SourceImage(NamedTuple):
     read: Callable[[int], bytes]
 
 
-class ImageShard(Protocol):
-    """Images that one task reads; small and picklable."""
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        """The images, in the order of the source.
-
-        Raises:
-            TarError: after the images before it, where a tar is damaged.
-        """
-
-    @property
-    def source(self) -> str:
-        """As the user gave it."""
-
-    @property
-    def digest(self) -> str:
-        """Changes when an image of the shard does."""
-
-
-class Source(Protocol):
-    """One value of --images."""
-
-    def __str__(self) -> str:
-        """As the user gave it."""
-
-    def names(self) -> Iterator[str]:
-        """The names of all images, in order; of a damaged tar those before the damage.
-
-        Raises:
-            UserError: there is no image.
-        """
-
-    def shards(self) -> Iterator[ImageShard]:
-        """The images in shards of about equal work."""
-
-
-def open_sources(images: Sequence[str], s3: S3Options | None = None) -> list[Source]:
+def open_sources(images: Sequence[str], s3: S3Options | None = None) -> list["Source"]:
     """Open the sources of images, without reading an image.
 
     Args:
@@ -118,7 +82,7 @@ def _prefix_of(name: str, index: PathIndex) -> str | None:
     return next((name[:end] for end in (0, *folders) if name[end:] in index), None)
 
 
-def _open_source(source: str, options: S3Options) -> Source:
+def _open_source(source: str, options: S3Options) -> "Source":
     if suffix_of(source) != TAR:
         return _Folder(source, options)
     try:
@@ -130,6 +94,8 @@ def _open_source(source: str, options: S3Options) -> Source:
 
 @dataclass(frozen=True)
 class _Tar:
+    """A tar; the names of a damaged one are those before the damage."""
+
     source: str
     options: S3Options
 
@@ -145,7 +111,7 @@ class _Tar:
                     raise UserError(f"{self.source}: {error}") from None
                 # The shard with the damage reports it.
 
-    def shards(self) -> Iterator[ImageShard]:
+    def shards(self) -> Iterator["ImageShard"]:
         with open_file(self.source, self.options) as file:
             size, etag = file_version(file)
         for start in range(0, max(1, size), SHARD_BYTES):
@@ -154,6 +120,8 @@ class _Tar:
 
 @dataclass(frozen=True)
 class _TarRange:
+    """Images whose headers are in a range of a tar, in order; damage raises `TarError` behind them."""
+
     source: str
     start: int
     end: int
@@ -188,7 +156,7 @@ class _Folder:
         root = _root(self.source)
         return (_name(entry.uri, root) for entry in self._archive())
 
-    def shards(self) -> Iterator[ImageShard]:
+    def shards(self) -> Iterator["ImageShard"]:
         entries = iter(self._archive())
         while part := list(islice(entries, SHARD_FILES)):
             yield _Files(
@@ -210,6 +178,13 @@ class _Files:
         root = _root(self.source)
         for uri in self.uris:
             yield SourceImage(_name(uri, root), partial(_read_file, uri, self.options))
+
+
+Source = _Tar | _Folder
+"""One value of --images: `str(source)` gives it, `names()` the names of its images in order, `shards()`
+its images in shards of about equal work."""
+ImageShard = _TarRange | _Files
+"""Images that one task reads, in order; small and picklable. Its `digest` changes when an image does."""
 
 
 def _open_tar(source: str, options: S3Options) -> io.BufferedReader:

@@ -1,4 +1,4 @@
-"""The columns that every data set yields, the one conversion of gender, and the split of a face."""
+"""The columns of every data set, the conversion of genders and ages, and the split of a face."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ COLUMNS = pa.schema(
         ("source_row", pa.int64()),  # 0-based, in the order of the source
     ]
 )
-"""The labelled columns. A source may add columns of its own behind these."""
+"""The labelled columns. A data set may add columns of its own behind these."""
 
 _WORDS: dict[str, Gender] = {
     "female": "female",
@@ -84,7 +84,7 @@ def as_age(values: ArrayLike) -> pa.Int16Array:
 
 
 def split_key(identity: str | None, sha256: str) -> str:
-    """What decides the split of a face: the person where known, else the bytes of the image.
+    """The key of the split of a face: the person if known, else the bytes of the image.
 
     Args:
         identity: of the person, or None.
@@ -94,7 +94,7 @@ def split_key(identity: str | None, sha256: str) -> str:
 
 
 def split_of(key: str, shares: Sequence[float] = SHARES) -> Split:
-    """Choose the split of a face by its key alone, so that adding faces moves nobody.
+    """The split of a face, from its key alone, so that new faces move no others.
 
     Args:
         key: from `split_key`.

@@ -1,4 +1,4 @@
-"""Which rows of the metadata name an image, asked for hundreds of thousands of images."""
+"""An index of the metadata by the path of the image."""
 
 from bisect import bisect_left
 
@@ -7,10 +7,7 @@ import pyarrow.compute as pc
 
 
 class PathIndex:
-    """Rows by the path that they name.
-
-    It is two sorted Arrow arrays, not a dict: all processes of a machine share one copy of them.
-    """
+    """Rows by path, in two sorted Arrow arrays: unlike a dict, processes of a machine share one copy."""
 
     def __init__(self, paths: pa.ChunkedArray) -> None:
         """Sort the paths.

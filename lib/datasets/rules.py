@@ -1,4 +1,4 @@
-"""The cleaning rules, in the order in which they are asked: the first that applies drops a row."""
+"""The cleaning rules in their order: the first one that applies drops a row."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What is still good enough."""
+    """Limits of the cleaning rules."""
 
     min_face_score: float = 1.0
     """Detector score of the face, where the source has one."""
     max_second_face_score: float = 0.0
-    """Detector score up to which a second face does no harm."""
+    """Highest detector score of a second face."""
     min_age: int = 0
     """In years."""
     max_age: int = 100
@@ -33,7 +33,7 @@ class Rule:
     name: str
     reason: str
     columns: tuple[str, ...]
-    """What the rule looks at; a table that lacks one of them is not asked."""
+    """Input of the rule; it does not apply to tables without one of them."""
     drops: Callable[[pa.Table, Thresholds], Mask]
 
 
@@ -83,25 +83,25 @@ METADATA_RULES = (
     Rule("unknown_gender", "neither female nor male", ("gender",), _unknown_gender),
     Rule("impossible_age", "no age, or one outside the limits", ("age",), _impossible_age),
 )
-"""What the metadata alone decides."""
+"""Rules that need the metadata only."""
 
 IMAGE_RULES = (
     Rule("missing_image", "there is no such image", ("sha256",), _missing_image),
     Rule("unreadable_image", "the bytes are no image", ("width", "height"), _unreadable_image),
     Rule("too_small", "the shorter side is below the minimum", ("width", "height"), _too_small),
 )
-"""What the image decides: without an image there is no sha256, with an unreadable one no size."""
+"""Rules that need the image: a missing image has no sha256, an unreadable one no size."""
 
 DUPLICATE = "duplicate"
 DUPLICATE_CONFLICT = "duplicate_conflict"
 MAX_AGE_GAP = 1
-"""Years by which copies of an image may disagree before none of them is believed."""
+"""Years by which the ages of copies of an image may differ; with more, all copies are dropped."""
 
 REASONS = {rule.name: rule.reason for rule in METADATA_RULES + IMAGE_RULES} | {
     DUPLICATE: "the same bytes as a row before it",
     DUPLICATE_CONFLICT: f"the same bytes under ages more than {MAX_AGE_GAP} year apart",
 }
-"""Every rule by name, in the order in which they are asked, and why it drops a row."""
+"""Every rule by name, in their order, and why it drops a row."""
 
 
 def first_rule(
@@ -112,7 +112,7 @@ def first_rule(
     Args:
         table: n rows with some of the columns that the rules look at.
         thresholds: the limits.
-        rules: to ask, in this order.
+        rules: to apply, in this order.
 
     Returns:
         (n,) names of rules; null: no rule drops the row.

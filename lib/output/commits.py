@@ -1,13 +1,13 @@
-"""Which rows have been written for good: kept true whenever a run is killed.
+"""Commits of label rows that survive a kill at any moment.
 
-`labels/` is the truth: an image is done when a file there has its row. Two things need care.
+An image is done when a file of `labels/` has its row. Two writers need care.
 
 Ray Data writes every file of rows in two phases: first `checkpoint/NAME.pending.parquet` with the ids,
-then the rows themselves into `labels/NAME-….parquet`, and last it renames the first to
-`checkpoint/NAME.parquet`. Killed in between, the pending file tells which rows do not count.
+then the rows into `labels/NAME-….parquet`, and last it renames the first to `checkpoint/NAME.parquet`.
+After a kill in between, the pending file names the rows that do not count.
 
-Small files are merged into one of `compaction/`, whose name and sources are then written down in
-`compaction/plan.json`. With that the merged file counts: the sources are deleted and it is moved to
+Compaction merges small files into one of `compaction/`, and then writes its name and sources into
+`compaction/plan.json`, which commits the merged file: the sources are deleted and it is moved to
 `labels/`, in this run or in the next.
 """
 
@@ -28,7 +28,7 @@ from lib.storage.folder import Folder
 
 PENDING = ".pending.parquet"
 COMPACT_BYTES = 128 << 20
-"""Labels are merged into files of about that size; files of half of it are left alone."""
+"""Size of merged files; files of at least half of it are not merged."""
 READS_AT_A_TIME = 8
 
 _PLAN = "plan.json"
@@ -37,7 +37,7 @@ log = logging.getLogger("score")
 
 
 def recover(output: Folder) -> None:
-    """Undo or finish what a killed run had begun: afterwards every file of `labels/` counts."""
+    """Undo or finish the writes of a killed run: afterwards every file of `labels/` counts."""
     roll_back(output / "labels", output / "checkpoint")
     _finish_compaction(output)
     (output / "checkpoint").delete_all()
@@ -76,9 +76,9 @@ def ids_with_status(labels: Folder, statuses: Iterable[str]) -> NDArray[np.int64
 
 
 def forget(labels: Folder, ids: NDArray[np.int64]) -> int:
-    """Drop the rows of these images: they are not done any more. Gives the number of rows.
+    """Delete the rows of these images, which makes them not done. Gives the number of rows.
 
-    Each file is replaced at once. Killed half-way, some images are forgotten and some are not.
+    Each file is replaced atomically. After a kill, the rows of some images are deleted and some are not.
     """
     if not len(ids):
         return 0
@@ -98,7 +98,7 @@ def forget(labels: Folder, ids: NDArray[np.int64]) -> int:
 def write_remaining(
     manifest: Manifest, folder: Folder, done: NDArray[np.bool_], target: Folder
 ) -> list[int]:
-    """Copy the manifest's rows that are not done, a file for each part of it that has any.
+    """Copy the rows of the manifest that are not done, one file for each of its files.
 
     Returns:
         The number of rows in each file.
@@ -115,7 +115,7 @@ def write_remaining(
 
 
 def compact(output: Folder) -> int:
-    """Merge small files of labels; the order of rows does not matter. Gives the number of files left."""
+    """Merge small label files; the order of rows is not kept. Gives the number of files left."""
     labels = output / "labels"
     for names in _groups(labels.sizes()):
         merged = f"compact-{uuid.uuid4().hex}.parquet"
@@ -150,7 +150,7 @@ def _merge(labels: Folder, names: list[str], file: pa.NativeFile) -> None:
         writer = writer or pq.ParquetWriter(file, rows.schema)
         waiting.append(rows)
         if sum(map(len, waiting)) >= 10_000 or number == len(names):
-            # Without `faces` a row is small; a group of ten thousand is what readers like.
+            # Rows are small: groups of ten thousand are read efficiently.
             writer.write_table(pa.concat_tables(waiting))
             waiting = []
     if writer is not None:
@@ -158,7 +158,7 @@ def _merge(labels: Folder, names: list[str], file: pa.NativeFile) -> None:
 
 
 def _finish_compaction(output: Folder) -> None:
-    """Do what the plan says, if there is one, and clear up."""
+    """Carry out the plan, if there is one, and clean up."""
     folder = output / "compaction"
     try:
         plan = json.loads(folder.read(_PLAN))
@@ -177,7 +177,7 @@ def _finish_compaction(output: Folder) -> None:
 def _tables(
     folder: Folder, names: list[str], columns: list[str] | None
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Files one after the other, a few of them read ahead."""
+    """Read files in order, a few of them ahead."""
     with ThreadPoolExecutor(READS_AT_A_TIME) as threads:
         for start in range(0, len(names), READS_AT_A_TIME):
             group = names[start : start + READS_AT_A_TIME]

@@ -1,4 +1,4 @@
-"""A folder of label files: what is in it, counted from the files alone."""
+"""Counts over a folder of label files."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +14,13 @@ from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
 
 READS_AT_A_TIME = 16
-"""From a bucket nearly all of the time is waiting for answers."""
+"""Reads from a bucket mostly wait."""
 
 
 class LabelCounts:
-    """Counts by status over a folder that grows; each file is read once.
+    """Counts by status over a growing folder. Only the column `status` of each file is read, once.
 
-    Only the column `status` is read. A file that cannot be read is still being written, and is looked
-    at again the next time.
+    A file that cannot be read is still being written, and is tried again at the next update.
     """
 
     def __init__(self, folder: Path | Folder) -> None:
@@ -29,7 +28,7 @@ class LabelCounts:
         self._counts: dict[str, Counter[str]] = {}
 
     def update(self) -> Counter[str]:
-        """Look for new files and give the counts of all; of those known where there is no answer."""
+        """Count new files; gives the counts of all files, without new ones if the storage fails."""
         with suppress(OSError):
             present = set(self._folder.files())
             for name in self._counts.keys() - present:
@@ -67,7 +66,7 @@ def rows_missing_and_repeated(
     """
     wanted = np.ones(images, np.bool_) if isinstance(images, int) else images
     labels = as_folder(folder)
-    times = np.zeros(len(wanted), np.uint8)  # of thousands of millions of images
+    times = np.zeros(len(wanted), np.uint8)  # small: there may be billions of images
     foreign = 0
     for name in labels.files():
         ids = labels.read_table(name, ["id"])["id"].to_numpy()

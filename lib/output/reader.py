@@ -1,4 +1,4 @@
-"""The folder that a labelling leaves behind, or still writes, to be read and never changed."""
+"""Reads the output folder of a labelling, finished or not."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -25,12 +25,12 @@ from lib.storage.options import S3Options
 JOB = "jobs.score"
 LOOKS = 3
 THREADS_ON_DISK, THREADS_ELSEWHERE = 4, 64
-"""Small files are read side by side: from a bucket nearly all of the time is waiting for answers."""
+"""Threads that read small files; reads from a bucket mostly wait."""
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A file of label rows that is there for good.
+    """A committed file of label rows.
 
     Attributes:
         path: on the output's file system.
@@ -43,14 +43,14 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class FileCounts:
-    """What a file holds: its rows by status, and when they were written, in seconds since 1970."""
+    """The rows of a file by status, and when it was written, in seconds since 1970."""
 
     written: float
     statuses: Counter[str]
 
 
 class Output:
-    """What is in the output folder of a labelling, on a local disk or in a bucket.
+    """The output folder of a labelling, on a local disk or in a bucket.
 
     Attributes:
         name: the folder as it was given.
@@ -107,14 +107,14 @@ class Output:
         )
 
     def manifest(self) -> Manifest | None:
-        """What there is to label; None while the archive is being listed."""
+        """The manifest; None while the archive is being listed."""
         try:
             return read_manifest(self._folder / "manifest")
         except FileNotFoundError:
             return None
 
     def places(self, ids: Collection[int]) -> dict[int, pa.Table]:
-        """Where images are: for each id its row of the manifest, as the stage `Fetch` takes it."""
+        """The row of the manifest for each id, as the stage `Fetch` takes it."""
         manifest, listed = self.manifest(), self._folder / "manifest"
         found: dict[int, pa.Table] = {}
         for part in manifest.parts if manifest else ():
@@ -128,11 +128,8 @@ class Output:
         return Summary.read(self._folder)
 
     def label_files(self) -> list[LabelFile]:
-        """The files of rows that count, by name.
-
-        A file that is being written, or was when its run was killed, is none of them.
-        """
-        # In this order: a file that appears after its listing cannot be missing from the other one.
+        """The committed files of rows, by name."""
+        # Labels first: the pending file of each listed label file then is in the second listing.
         labels = _list(self._folder / "labels")
         pending = tuple(
             info.base_name.removesuffix(PENDING)
@@ -149,11 +146,11 @@ class Output:
         """Open a file of rows.
 
         Raises:
-            FileNotFoundError: it is gone: a run has put it into a larger one.
+            FileNotFoundError: a run has merged it into a larger file.
             UserError: it is not readable Parquet.
         """
         try:
-            # The few statuses stay words of a dictionary: half the time of a million strings.
+            # Statuses as a dictionary take half the time of strings.
             return pq.ParquetFile(
                 self._folder.filesystem.open_input_file(file.path), read_dictionary=["status"]
             )
@@ -165,15 +162,15 @@ class Output:
             ) from None
 
     def counts(self) -> list[FileCounts]:
-        """The statuses of all rows, file by file; of a million rows in about a second.
+        """The statuses of all rows, by file; a million rows take about a second.
 
         Raises:
-            UserError: the files change all the time.
+            UserError: a run replaces files at each of `LOOKS` tries.
         """
         number = THREADS_ON_DISK if self._folder.is_local else THREADS_ELSEWHERE
         with ThreadPoolExecutor(number) as threads:
             for _ in range(LOOKS):
-                with suppress(FileNotFoundError):  # a run has put it into a larger one meanwhile
+                with suppress(FileNotFoundError):  # merged into a larger file
                     return list(threads.map(self._count, self.label_files()))
         raise UserError(
             f"a run is rewriting the labels of {self.name!r}; look again when it is done"

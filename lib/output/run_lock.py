@@ -1,9 +1,9 @@
-"""At most one run writes into an output at a time.
+"""A lock: at most one run writes into an output at a time.
 
-On a local disk the run holds the file `lock.json` locked; the system lets go of it when the run ends,
-however it ends. In object storage the file itself is the lock. Whoever holds it renews it; where that
-stops, it expires, by the storage's own clock. Storage that knows conditional writes (S3, and much that
-speaks like it) never lets two runs have it; elsewhere a run looks, after a moment, whether it wrote last.
+On a local disk the run locks the file `lock.json`; the system releases it when the run ends, for any
+reason. In object storage the file itself is the lock (a lease). Its holder renews it; otherwise it
+expires, by the clock of the storage. With conditional writes (S3 and most compatible servers) two runs
+never hold it together; without them, a run checks after `SETTLE_SECONDS` that it wrote last.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ FILE = "lock.json"
 EXPIRES_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 ATTEMPTS, TIMEOUT_SECONDS = 4, 5.0
-"""Of each request, so that a stalled one is not still waited for when the lock has expired."""
+"""Of each request: a stalled one ends before the lock expires."""
 SETTLE_SECONDS = 2.0
-"""After that time a storage without conditional writes shows who wrote last."""
+"""Time after which a storage without conditional writes shows the last write."""
 
 log = logging.getLogger("score")
 
@@ -77,7 +77,7 @@ class _LocalLock:
         self._file.flush()
 
     def release(self) -> None:
-        # Not deleted: another run may have it open and wait to lock what would then be no file.
+        # The file stays: another run may have it open and wait for its lock.
         self._file.truncate(0)
         self._file.close()
 
@@ -111,7 +111,7 @@ class _Lease:
             raise UserError(f"{_taken(self._output, found.holder)}; {hint}")
         self._write({"IfMatch": found.version} if found else {"IfNoneMatch": "*"})
         if self._write({"IfNoneMatch": "*"}):
-            # The file was there, so this storage does not know conditions.
+            # The file exists, so this storage ignores conditions.
             time.sleep(SETTLE_SECONDS)
         found = self._look()
         if found is None or found.holder.get("token") != self._token:
@@ -119,7 +119,7 @@ class _Lease:
         self._version = found.version
 
     def _is_free(self, found: _Found) -> bool:
-        """Whether the lock has expired, or its holder has ended on this very machine."""
+        """Whether the lock has expired, or its holder was a process of this machine that has ended."""
         if found.age >= EXPIRES_SECONDS or not found.holder.get("token"):
             return True
         me = _me("")
@@ -136,7 +136,7 @@ class _Lease:
     def release(self) -> None:
         self._done.set()
         self._thread.join()
-        with suppress(S3Error, OSError):  # expires by itself then
+        with suppress(S3Error, OSError):  # it expires
             found = self._look()
             if found is not None and found.holder.get("token") == self._token:
                 self._output.delete(FILE)
@@ -160,10 +160,10 @@ class _Lease:
             held, self._version = now, found.version
         else:
             return
-        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C: it can go on when it has the lock
+        os.kill(os.getpid(), signal.SIGINT)  # the same as Ctrl-C: a later start continues
 
     def _write(self, condition: dict[str, str]) -> bool:
-        """Write the lock, if the condition holds. Whose it is then is found out by looking."""
+        """Write the lock if the condition holds; False if it does not."""
         data = json.dumps(_me(self._token)).encode()
         if scheme_of(self._output.uri) != "s3":
             self._output.write(FILE, data)
@@ -199,7 +199,7 @@ class _Lease:
 
 
 def _me(token: str) -> dict[str, Any]:
-    """Who holds the lock; process ids mean something only on the same machine."""
+    """The holder of the lock; process ids are comparable only on the same machine."""
     machine = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

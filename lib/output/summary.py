@@ -1,4 +1,4 @@
-"""`summary.json`: how a labelling went."""
+"""`summary.json` of a labelling: its counts, speed and versions."""
 
 import json
 import platform
@@ -22,7 +22,7 @@ TABLE_COLUMNS = ("uri", "status", "face_count", "age", "age_std", "gender", "gen
 
 @dataclass(frozen=True)
 class Summary:
-    """How a labelling went.
+    """Counts and speed of a labelling.
 
     Attributes:
         images: rows of the manifest.
@@ -72,7 +72,7 @@ class Summary:
         return self.images_this_time / self.seconds if self.seconds else 0.0
 
     def with_work_of_before(self, output: Folder) -> "Summary":
-        """The same with the seconds and the speed of the last start that had something to do."""
+        """The same with the duration and speed of the last start that labelled images."""
         before = Summary.read(output)
         if before is None:
             return self
@@ -119,7 +119,7 @@ def status_lines(statuses: Mapping[str, int]) -> list[str]:
 
 
 def first_rows(labels: Path | Folder, rows: int = 10) -> str:
-    """The first label rows by id, as a text table: of small results all, of large ones any file's."""
+    """The first label rows by id, as a text table; of large results those of the first files."""
     folder = as_folder(labels)
     columns = ["id", *TABLE_COLUMNS]
     parts: list[pa.Table] = []
@@ -140,5 +140,5 @@ def first_rows(labels: Path | Folder, rows: int = 10) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Without what a terminal would obey: a file may have any name."""
+    """Escape control characters, which file names may contain and terminals obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,9 +1,8 @@
-"""What a run tells of itself while it goes: metrics of Ray, at the Prometheus endpoint of every node.
+"""Metrics of a run, at the Prometheus endpoint of every Ray node.
 
-Ray puts `ray_` before these names. Its own metrics stand beside them: blocks that wait for each operator
-(`ray_data_operator_queued_blocks`), and how busy each machine is. cluster/grafana/archive-labels.json
-shows both.
-Importing this imports no Ray; nothing is told where none runs.
+Ray adds the prefix `ray_`. Its own metrics are there, too: blocks that wait for each operator
+(`ray_data_operator_queued_blocks`), and the load of each machine. cluster/grafana/archive-labels.json
+shows both. Importing this module does not import Ray; without Ray it does nothing.
 """
 
 import sys
@@ -17,7 +16,7 @@ STAGE_SECONDS = "archive_labels_stage_seconds"
 
 
 class RunMetrics:
-    """How far a run is."""
+    """The progress of a run as Ray metrics."""
 
     def __init__(self, run: str, images: int) -> None:
         """Prepare.
@@ -31,7 +30,7 @@ class RunMetrics:
         self._gauges: dict[str, Any] = {}
 
     def __call__(self, counts: Counter[str], images_per_second: float) -> None:
-        """Tell the rows written so far, by status, and the recent speed."""
+        """Set the rows written so far, by status, and the recent speed."""
         ray = sys.modules.get("ray")
         if ray is None or not ray.is_initialized():
             return

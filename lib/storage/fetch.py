@@ -18,7 +18,7 @@ FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large
 
 
 class FetchError(Exception):
-    """Bytes that could not be had; the message is one line.
+    """Bytes that cannot be read; the message is one line.
 
     Attributes:
         status: `not_found`, `access_denied`, `too_large` or, for all else, `download_error`.
@@ -30,14 +30,14 @@ class FetchError(Exception):
 
 
 class Fetched(NamedTuple):
-    """Bytes, and what changes when they do."""
+    """Bytes, and an etag that changes with them; empty where the storage has none."""
 
     data: bytes
     etag: str
 
 
 def local_etag(info: os.stat_result) -> str:
-    """What changes when a local file does."""
+    """An etag of a local file: its time of modification and size."""
     return f"{info.st_mtime_ns:x}-{info.st_size:x}"
 
 
@@ -53,11 +53,11 @@ def fetch(
 
     Args:
         uri: local path or URI.
-        max_bytes: if the file or range is larger, nothing of it is read.
+        max_bytes: nothing is read if the file or range is larger.
         start: first byte.
         size: bytes to read; None reads to the end.
         options: for S3.
-        timeout: seconds for one attempt, where there is a network in between.
+        timeout: seconds for one attempt over a network.
 
     Raises:
         FetchError: there is no such file, or it cannot be read, is no regular file, or is too large.
@@ -74,7 +74,7 @@ def fetch(
     except S3Error as error:
         status = error.status if error.status != "precondition" else "download_error"
         raise FetchError(cast(FetchStatus, status), error.message) from None
-    except (UserError, ValueError) as error:  # tables may name what no storage can have
+    except (UserError, ValueError) as error:  # tables may hold impossible URIs
         raise FetchError("download_error", str(error).splitlines()[0]) from None
     raise FetchError("download_error", f"{scheme}:// is not supported")
 
@@ -103,12 +103,12 @@ def _fetch_local(uri: str, max_bytes: int, start: int, size: int | None) -> Fetc
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe would otherwise wait for its writer."""
+    """Open a file without blocking: a pipe would wait for its writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _fetch_arrow(uri: str, max_bytes: int, start: int, size: int | None) -> Fetched:
-    """Read through pyarrow, which tries again by itself."""
+    """Read through pyarrow, which retries."""
     files, path = filesystem(uri)
     try:
         with files.open_input_file(path) as file:
@@ -127,7 +127,7 @@ def _fetch_arrow(uri: str, max_bytes: int, start: int, size: int | None) -> Fetc
 def open_file(
     uri: str, options: S3Options | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> BinaryIO:
-    """Open a file for reading here and there: seekable, unbuffered where each read is a request.
+    """Open a seekable file for reading; unbuffered where each read is a request.
 
     Args:
         uri: of the file.
@@ -150,7 +150,7 @@ def open_file(
 
 
 def file_version(file: BinaryIO) -> tuple[int, str]:
-    """Size and etag of a file from `open_file`; the etag is empty where the storage tells none."""
+    """Size and etag of a file from `open_file`; the etag is empty where the storage has none."""
     if isinstance(file, RangeFile):
         return file.size, file.etag
     if isinstance(file, pa.NativeFile):

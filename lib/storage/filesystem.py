@@ -22,7 +22,7 @@ ARROW_SCHEMES = {"gs": "GcsFileSystem", "az": "AzureFileSystem", "abfs": "AzureF
 
 
 def check_scheme(uri: str, what: str) -> str:
-    """The scheme of what the user gave.
+    """The scheme of a path or URI of the user.
 
     Raises:
         UserError: it is not supported, by this project or by this build of pyarrow.
@@ -33,7 +33,7 @@ def check_scheme(uri: str, what: str) -> str:
     elif scheme == "s3":
         bucket_and_key(uri)
     elif scheme:
-        # There may be a password in it.
+        # The URI may contain a password.
         shown = f"{scheme}://…" if {"@", "?"} & {*uri} else uri
         raise UserError(
             f"{what} {shown!r}: {scheme}:// is not supported; give a local path or s3://, gs:// or az://"
@@ -82,11 +82,11 @@ def _s3_filesystem(options: S3Options) -> fs.FileSystem:
 
 
 class S3Files(fs.FileSystemHandler):
-    """S3 as pyarrow and Ray want it, on the client that reads the images.
+    """S3 as a file system of pyarrow and Ray, with the client that reads the images.
 
-    pyarrow's own has other rules for credentials and retries, and makes empty objects for folders, which
-    some servers then take for files. A file is one PUT, hence whole or not there, and is in memory until
-    then: results are written in files of up to about 128 MB.
+    pyarrow's own has other rules for credentials and retries, and creates empty objects for folders,
+    which some servers treat as files. A file is one PUT, so it appears whole or not at all, and is in
+    memory until then: results are written in files of up to about 128 MB.
     """
 
     def __init__(self, options: S3Options) -> None:
@@ -109,11 +109,11 @@ class S3Files(fs.FileSystemHandler):
         return s3.client(self._options)
 
     def get_type_name(self) -> str:
-        """As in pyarrow."""
+        """`s3`."""
         return "s3"
 
     def normalize_path(self, path: str) -> str:
-        """Nothing to do."""
+        """The path, unchanged."""
         return path
 
     def get_file_info(self, paths: Sequence[str]) -> list[fs.FileInfo]:
@@ -152,7 +152,7 @@ class S3Files(fs.FileSystemHandler):
         return found
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Folders are there by themselves."""
+        """S3 has no folders."""
 
     def delete_dir(self, path: str) -> None:
         """Delete all below a prefix."""
@@ -167,7 +167,7 @@ class S3Files(fs.FileSystemHandler):
             self._client.delete_all(bucket, keys)
 
     def delete_root_dir_contents(self) -> None:
-        """Never."""
+        """Not supported."""
         raise NotImplementedError
 
     def delete_file(self, path: str) -> None:
@@ -176,7 +176,7 @@ class S3Files(fs.FileSystemHandler):
             self._client.delete(*_parts(path))
 
     def move(self, src: str, dest: str) -> None:
-        """Copy, then delete: killed in between, both are there."""
+        """Copy, then delete: after a kill in between, both objects exist."""
         self.copy_file(src, dest)
         self.delete_file(src)
 
@@ -187,7 +187,7 @@ class S3Files(fs.FileSystemHandler):
             self._client.copy(bucket, source, _parts(dest)[1])
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
-        """Read an object from its beginning; checkpoints are larger than one request should be."""
+        """Read an object from its beginning, in several requests if it is large."""
         with as_os_errors():
             file = RangeFile(self._client, *_parts(path))
         buffer = max(1, min(file.size, LARGEST_READ))
@@ -203,12 +203,12 @@ class S3Files(fs.FileSystemHandler):
         return pa.PythonFile(_Upload(self._client, *_parts(path)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
-        """Objects cannot grow."""
+        """Not supported: objects cannot grow."""
         raise NotImplementedError
 
 
 class _Upload(io.BytesIO):
-    """What is written becomes an object when it is closed."""
+    """A file that becomes an object when it is closed."""
 
     def __init__(self, client: s3.S3, bucket: str, key: str) -> None:
         super().__init__()

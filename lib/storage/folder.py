@@ -23,10 +23,10 @@ from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of
 
 @contextmanager
 def failures_in_one_line(remedy: str) -> Iterator[None]:
-    """Turn what storage says into one line.
+    """Turn errors of the storage into one line.
 
     Args:
-        remedy: what the user can do then.
+        remedy: for the message.
 
     Raises:
         UserError: in place of an error of the storage.
@@ -77,18 +77,18 @@ class Folder:
         return filesystem(self.uri, self.options)[1]
 
     def make(self) -> None:
-        """Make it where folders are made; object storage has none."""
+        """Create it on a local disk; object storage has no folders."""
         if self.is_local:
             self._local.mkdir(parents=True, exist_ok=True)
 
     def files(self, suffix: str = ".parquet") -> list[str]:
-        """Names of the files right in it, sorted; none if it does not exist."""
+        """Names of its own files, sorted; none if it does not exist."""
         found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         names = (info.base_name for info in found if info.type == fs.FileType.File)
         return sorted(name for name in names if name.endswith(suffix))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the Parquet files right in it, by name."""
+        """Bytes of its own Parquet files, by name."""
         found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return {i.base_name: i.size for i in found if i.base_name.endswith(".parquet")}
 
@@ -148,7 +148,7 @@ class Folder:
 
     @contextmanager
     def new_file(self, name: str) -> Iterator[Any]:
-        """Open a file for writing that appears when the `with` block ends well, and not otherwise."""
+        """Open a file for writing that appears only if the `with` block ends without an error."""
         if self.is_local:
             self.make()
             unfinished = self._local / f".{name}.tmp"
@@ -161,11 +161,11 @@ class Folder:
             self.write(name, buffer.getvalue())
 
     def upload(self, source: Path, last: str = "") -> None:
-        """Copy all files of a local folder, replacing those that are there.
+        """Copy all files of a local folder, replacing existing ones.
 
         Args:
-            source: the folder; with the folders in it, of whatever depth.
-            last: name of the file that comes last: with it all others are there.
+            source: the folder, copied recursively.
+            last: name of the file that is written last and so marks a complete copy.
         """
         files = [file for file in source.rglob("*") if file.is_file()]
         for file in sorted(files, key=lambda file: (file.name == last, file)):
@@ -191,7 +191,7 @@ class Folder:
                 return
 
     def delete_all(self) -> None:
-        """Delete it with all in it."""
+        """Delete it with its contents."""
         self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
         if self.is_local and self._local.exists():
             self._local.rmdir()
@@ -202,14 +202,14 @@ class Folder:
 
 
 def folder(where: "str | Path | Folder", options: S3Options | None = None) -> Folder:
-    """A folder that was given as a path or URI.
+    """The folder of a path or URI.
 
     Args:
         where: the folder.
-        options: for S3; None takes what this machine's environment says.
+        options: for S3; None: those of this machine's environment.
 
     Raises:
-        UserError: its kind is not supported, or AWS's configuration is impossible.
+        UserError: its scheme is not supported, or AWS's configuration is impossible.
     """
     if isinstance(where, Folder):
         return where

@@ -1,4 +1,4 @@
-"""A folder of Parquet files that belong together."""
+"""Reads and checks folders of Parquet files with the same columns."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def parquet_files(folder: Folder, what: str) -> list[str]:
 
     Args:
         folder: to look in.
-        what: the folder should be, for the message.
+        what: expected contents, for the message.
 
     Returns:
         Their paths in the folder's file system.
@@ -40,7 +40,7 @@ def read_columns(
         folder: that holds them.
         files: at least one, of `parquet_files`, all with the columns of the first.
         required: columns.
-        welcome: further columns, read where they are there.
+        welcome: optional columns, read where the files have them.
 
     Raises:
         UserError: a file is not readable Parquet, or a required column is missing.

@@ -1,4 +1,4 @@
-"""Trying again: what storage does now and then, and what passes by itself."""
+"""Retries of transient storage failures."""
 
 import random
 import time
@@ -8,21 +8,21 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 ATTEMPTS = 9
-"""With the pauses below these last 24 to 48 seconds, longer than a server takes to start again."""
+"""With the pauses below these take 24 to 48 seconds, longer than a restart of a server."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 16.0
 GIVE_UP_AFTER_TIMEOUTS = 4
-"""An object that stalls again and again would otherwise hold a worker for `ATTEMPTS` timeouts."""
+"""Limits the time that a stalling object holds a worker."""
 
 
-class Transient(Exception):  # noqa: N818 - a word that explains itself
-    """A failure that may pass; the message is one line for people."""
+class Transient(Exception):  # noqa: N818 - the usual word
+    """A failure that may pass; the message is one line for users."""
 
 
 def pause_seconds(failures: int) -> float:
-    """How long to wait after that many failures: twice as long each time, half of it by chance.
+    """Seconds to wait after that many failures: exponential backoff with equal jitter.
 
-    The chance keeps workers that failed together from coming back together. ("Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015: "equal jitter".)
+    The jitter spreads the retries of workers that failed together. ("Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015.)
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
     return longest * random.uniform(0.5, 1)
@@ -36,10 +36,10 @@ def retrying(
     """Run an operation until it does not fail with `Transient`.
 
     Args:
-        operation: to run; it watches its own time.
-        timeout: seconds that the operation may take; after four times that it is not tried again,
-            unless it fails faster than that (a server that is down refuses at once).
-        wait: for tests.
+        operation: to run; it enforces its own timeout.
+        timeout: seconds that the operation may take; there is no retry after
+            `GIVE_UP_AFTER_TIMEOUTS` times that.
+        wait: sleeps; replaced in tests.
 
     Raises:
         Transient: the last failure, with the number of attempts.

@@ -1,8 +1,7 @@
-"""S3 and what speaks like it, through boto3; small objects are read by a shorter way.
+"""A client for S3 and compatible servers: boto3, with a faster path for reading objects.
 
-boto3 takes 1.4 ms of a core to read an object of 5 KB, and pyarrow's client asks for every object twice
-(HEAD, GET) and cannot pay for requests. So `S3.read` lets botocore sign a GET and sends it itself: 0.5 ms
-and one request. All else goes through boto3.
+boto3 takes 1.4 ms of a core to read an object of 5 KB; pyarrow's client sends two requests (HEAD, GET)
+and does not support requester-pays buckets. `S3.read` sends one GET that botocore signs: 0.5 ms.
 """
 
 import logging
@@ -35,7 +34,7 @@ _CHUNK = 1 << 20
 
 
 class _OtherRegionError(Exception):
-    """A bucket is in another region than that which was asked there."""
+    """The bucket is in another region."""
 
     def __init__(self, region: str) -> None:
         super().__init__(region)
@@ -43,7 +42,7 @@ class _OtherRegionError(Exception):
 
 
 class Object(NamedTuple):
-    """An object that was listed; modified in seconds since 1970."""
+    """A listed object; `modified` in seconds since 1970."""
 
     key: str
     size: int
@@ -52,7 +51,7 @@ class Object(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """Keys with this prefix were not listed one by one."""
+    """A common prefix of keys that are not listed individually."""
 
     key: str
 
@@ -67,8 +66,8 @@ class S3:
 
         Args:
             options: which server, and as whom.
-            attempts: of everything but `read`.
-            timeout: seconds of each attempt to wait for an answer, of everything but `read`.
+            attempts: of all requests but `read`.
+            timeout: seconds to wait for an answer, in each attempt of all requests but `read`.
 
         Raises:
             UserError: the options are impossible.
@@ -87,7 +86,7 @@ class S3:
             read_timeout=timeout,
             max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": attempts},
-            # Servers other than AWS's rarely know the newer checksums, or buckets as host names.
+            # Compatible servers rarely support the newer checksums, or buckets as host names.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             s3={"addressing_style": "path"} if options.endpoint else {},
@@ -113,24 +112,24 @@ class S3:
         max_bytes: int | None = None,
         timeout: float = TIMEOUT_SECONDS,
     ) -> tuple[bytes, str]:
-        """Read an object or a range of it in one request; what may pass is tried again.
+        """Read an object or a range of it in one request; transient failures are retried.
 
         Args:
             bucket: of the object.
             key: of the object.
             start: first byte.
             size: bytes to read; None reads to the end.
-            max_bytes: refuse more than that, of which nothing is read.
+            max_bytes: nothing is read if the object or range is larger.
             timeout: seconds for one attempt.
 
         Returns:
             The bytes and the etag.
 
         Raises:
-            S3Error: says why there are none.
+            S3Error: the object cannot be read.
         """
         if size == 0:
-            return b"", ""  # there is no such range
+            return b"", ""  # HTTP has no empty range
         if bucket in self._elsewhere:
             return self._elsewhere[bucket].read(bucket, key, start, size, max_bytes, timeout)
         try:
@@ -161,7 +160,7 @@ class S3:
         limits = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
         url = self._base(bucket) + quote(key, safe="/~")
         try:
-            # Not `request`, which takes . and .. in a key for folders.
+            # Not `request`, which resolves . and .. in a key.
             response = self._pool.connection_from_url(url).urlopen(
                 "GET", f"/{url.split('/', 3)[3]}", headers=self._signed(url, headers),
                 timeout=limits, retries=False, redirect=False, preload_content=False,
@@ -170,7 +169,7 @@ class S3:
             try:
                 data = self._body(response, size, max_bytes, deadline)
             except BaseException:
-                response.close()  # the rest of the body makes the connection useless
+                response.close()  # the unread rest of the body blocks the connection
                 raise
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -220,7 +219,7 @@ class S3:
         return dict(request.headers.items())
 
     def _base(self, bucket: str) -> str:
-        """The URL of a bucket, as boto3 makes it from all that its configuration may say."""
+        """The URL of a bucket, as boto3 derives it from its configuration."""
         from botocore.exceptions import NoCredentialsError, ParamValidationError
 
         with self._lock:
@@ -237,10 +236,10 @@ class S3:
             return self._bases[bucket]
 
     def read_with_age(self, bucket: str, key: str) -> tuple[bytes, str, float]:
-        """An object, its etag, and for how many seconds it has been there by the server's clock.
+        """An object, its etag, and its age in seconds by the server's clock.
 
         Raises:
-            S3Error: says why there is none.
+            S3Error: the object cannot be read.
         """
         from botocore.exceptions import BotoCoreError
 
@@ -258,7 +257,7 @@ class S3:
         """Size and etag of an object.
 
         Raises:
-            S3Error: says why there is none.
+            S3Error: the object cannot be read.
         """
         found = self._call("head_object", Bucket=bucket, Key=key, **self._payer)
         return found["ContentLength"], found["ETag"].strip('"')
@@ -271,8 +270,8 @@ class S3:
         Args:
             bucket: to look in.
             prefix: that the keys begin with.
-            after: only what comes after this key.
-            folders: do not list what lies in folders below the prefix, only their prefixes.
+            after: list only keys behind this one.
+            folders: list common prefixes in place of the keys of folders below the prefix.
 
         Raises:
             S3Error: it cannot be listed.
@@ -351,7 +350,7 @@ class S3:
         except ClientError as error:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             refusal = error_of(status, error.response.get("Error", {}).get("Code", ""))
-            if isinstance(refusal, Transient):  # boto3 has tried often enough
+            if isinstance(refusal, Transient):  # boto3 has retried
                 refusal = S3Error("download_error", f"{refusal} (tried {self._attempts} times)")
             raise refusal from None
         except NoCredentialsError:

@@ -232,7 +232,7 @@ class _OpenTable:
         group = max(g for g, start in enumerate(self._starts) if start <= number)
         if group != self._group or number < self._batch_start:
             column = self._kind
-            name = f"{column.name}.bytes" if column.kind == "struct" else column.name
+            name = f"{column.name}.bytes" if column.content == "struct" else column.name
             self._batches = self._file.iter_batches(
                 READS_AT_A_TIME, row_groups=[group], columns=[name], use_threads=False
             )
@@ -242,7 +242,7 @@ class _OpenTable:
             self._batch_start += self._batch.num_rows
             self._batch = self._next_batch()
         value = self._batch.column(0)[number - self._batch_start]
-        if self._kind.kind == "struct":
+        if self._kind.content == "struct":
             value = value["bytes"]
         return value.as_py()
 
