@@ -128,7 +128,7 @@ class Options:
                 )
 
     def s3_here(self) -> S3Options:
-        """How to use S3, with what this machine's environment says; as given where S3 plays no part.
+        """The S3 options, completed from this machine's environment; as given where S3 is not used.
 
         Raises:
             UserError: the options are impossible.
