@@ -13,7 +13,7 @@ from lib.tasks import TASKS
 
 LABEL_COLUMNS = (
     "uri", "status", "error",
-    *(column.name for task in TASKS.values() for column in task.columns),
+    *(name for task in TASKS.values() for name in task.evaluated_columns),
     "model",
 )  # fmt: skip
 """What a comparison needs of the label row."""

@@ -1,7 +1,7 @@
 """A `.keras` file → its network, in little more memory than the weights take.
 
 Keras' own loading draws random weights first, holds the file in memory, and the largest array three
-times: 1.3 GB more than the 480 MB of one head of VGG-Face, which workers with two of them have not got.
+times: 1.3 GB more than the 480 MB of one head of VGG-Face. Workers that load two heads lack that memory.
 Here the large arrays are what a layer starts with, and nothing is copied.
 """
 

@@ -24,7 +24,7 @@ class FactGroup(NamedTuple):
 
 
 def facts(output: Output) -> list[FactGroup]:
-    """All that is known of a run; what is not is left out."""
+    """All facts that are known about a run."""
     manifest, summary = output.manifest(), output.summary()
     groups = [_archive(output, manifest), _model(output)]
     if summary is not None:

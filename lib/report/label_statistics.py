@@ -16,6 +16,7 @@ from lib.scoring.schema import NO_FACE, OK
 from lib.tasks import TASKS
 from lib.tasks.age import AGE
 from lib.tasks.gender import GENDER
+from lib.tasks.task import numbers
 
 BATCH_ROWS = 1 << 16
 MOST_FACES = 10
@@ -129,7 +130,7 @@ class LabelStatistics:
                 mask = pc.equal(statuses, status).to_numpy(zero_copy_only=False)
                 self._samples[status].add(file, first_row, batch["id"].to_numpy(), mask)
         readable = pc.is_in(statuses, pa.array([OK, NO_FACE]))
-        _count(self.faces_per_image, _numpy(batch["face_count"].filter(readable)))
+        _count(self.faces_per_image, numbers(batch["face_count"].filter(readable)))
 
     def _add_faces(self, faces: pa.StructArray) -> None:
         self.faces += len(faces)
@@ -138,7 +139,7 @@ class LabelStatistics:
         _count(self.age_and_std, np.rint(age), AGE.certainty_bin(faces))
         for name, task in TASKS.items():
             _count(self.certainties[name], task.certainty_bin(faces))
-        _count(self.face_scores, _numpy(faces.field("face_score")) * SCORE_BINS)
+        _count(self.face_scores, numbers(faces.field("face_score")) * SCORE_BINS)
 
 
 def label_statistics(output: Output, sample_sizes: Mapping[str, int]) -> LabelStatistics:
@@ -156,11 +157,6 @@ def label_statistics(output: Output, sample_sizes: Mapping[str, int]) -> LabelSt
         with output.open(file) as rows:
             statistics.add_file(file, rows)
     return statistics
-
-
-def _numpy(values: pa.Array) -> NDArray[np.float64]:
-    """Numbers, with NaN for null."""
-    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
 def _count(histogram: Counts, *values: NDArray[np.float64]) -> None:

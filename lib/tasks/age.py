@@ -108,6 +108,7 @@ class _Age(Task[AgePredictions]):
         Column("age_high", pa.float32(), "upper end of the 80% interval of the age, in years"),
     )
     optional_columns = (AGE_DISTRIBUTION,)
+    evaluated_columns = ("age", "age_low", "age_high")
     headline_title = "mean absolute error, years"
     groups_key = "by_age_band"
     groups = AGE_BANDS

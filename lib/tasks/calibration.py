@@ -1,4 +1,4 @@
-"""The two factors, fitted on validation data, that make a model's probabilities mean what they say."""
+"""Calibration: the factors, fitted on validation data, that make probabilities agree with frequencies."""
 
 import numpy as np
 from numpy.typing import ArrayLike

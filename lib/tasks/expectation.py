@@ -47,7 +47,7 @@ def age_interval(
         probabilities: (n, 101), as for `expected_age`.
         coverage: between 0 and 1.
         scale: factor on the distance of both ends from the expected age, fitted on validation data so
-            that the interval covers what it says; 1 leaves the model's own distribution as it is.
+            that the interval covers its share; 1 leaves the model's own distribution as it is.
 
     Returns:
         Lower and upper ends, float64 (n,) each, in years, inside 0..100.

@@ -88,6 +88,7 @@ class _GenderTask(Task[GenderPredictions]):
         Column("gender_score", pa.float32(), "probability of that gender, 0.5 to 1"),
     )
     headline_title = "gender"
+    evaluated_columns = ("gender", "gender_score")
     groups_key = "by_gender"
     groups = GENDERS
     group_figures: ClassVar = {"gender accuracy": "accuracy", "ROC AUC": "roc_auc"}

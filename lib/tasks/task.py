@@ -7,10 +7,9 @@ report. The rest of the code loops over `lib.tasks.TASKS`.
 Importing this imports neither TensorFlow nor matplotlib nor scikit-learn.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +86,7 @@ class Predictions:
 P = TypeVar("P", bound=Predictions)
 
 
-class Task(ABC, Generic[P]):
+class Task(Protocol[P]):
     """One question about a face.
 
     Below, n faces have `indices`, int64 (n,), of their true classes, and float32 (n, classes)
@@ -102,6 +101,7 @@ class Task(ABC, Generic[P]):
         factor: name of its calibration factor; 1 leaves probabilities as they are.
         columns: of the label row.
         optional_columns: of the label row, on request.
+        evaluated_columns: those that an evaluation needs.
         introduction: what a model answers, in words.
         validation_formats: figures of an epoch, and how a log shows them.
         groups_key: of the metrics by groups of faces: `by_...`.
@@ -118,6 +118,7 @@ class Task(ABC, Generic[P]):
     factor: str
     columns: tuple[Column, ...]
     optional_columns: tuple[Column, ...] = ()
+    evaluated_columns: tuple[str, ...]
     introduction: str
     validation_formats: ClassVar[Mapping[str, str]]
     groups_key: str
@@ -126,15 +127,12 @@ class Task(ABC, Generic[P]):
     headline_title: str
     histogram: Histogram
 
-    @abstractmethod
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
         """Values of the labelled column → class indices; -1 where a value cannot be trained on."""
 
-    @abstractmethod
     def targets(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
         """Target distributions; each row sums to one."""
 
-    @abstractmethod
     def loss(self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: Any) -> "tf.Tensor":
         """Weighted loss of each face, float32 (n,)."""
 
@@ -142,17 +140,14 @@ class Task(ABC, Generic[P]):
         """How much each face counts, float32 (n,); 1 on average."""
         return np.ones(len(indices), np.float32)
 
-    @abstractmethod
     def validation_sums(
         self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
     ) -> dict[str, float]:
         """Sums over faces, whose means over all workers' faces are the figures of an epoch, by name."""
 
-    @abstractmethod
     def validation_error(self, figures: Mapping[str, float]) -> float:
         """The error that the best epoch has least of, from the means of `validation_sums`."""
 
-    @abstractmethod
     def label(
         self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
     ) -> dict[str, Any]:
@@ -164,55 +159,42 @@ class Task(ABC, Generic[P]):
             factor: of the calibration.
         """
 
-    @abstractmethod
     def words(self, face: Mapping[str, Any]) -> str:
         """The label of one face of a label row, for people; empty where there is none."""
 
-    @abstractmethod
     def predictions(self, truth: pa.Table, labels: pa.Table) -> P:
         """Truth and label rows of the same n faces → arrays."""
 
-    @abstractmethod
     def calibrate(self, predictions: P) -> float:
         """Fit the calibration factor on predictions with the factor 1; 1 where nothing is known."""
 
-    @abstractmethod
     def figures(self, predictions: P) -> Metrics:
         """All figures, by `name` and, where there are some, further keys."""
 
-    @abstractmethod
     def headlines(self, predictions: P) -> dict[str, Headline]:
         """The figures that get a confidence interval, by name."""
 
-    @abstractmethod
     def group_of(self, predictions: P) -> NDArray[np.object_]:
         """The group of each face, object (n,), by the task's own truth; None: in no group."""
 
-    @abstractmethod
     def plots(self, predictions: P, labels: pa.Table) -> "Iterator[tuple[str, Figure]]":
         """Each plot of an evaluation that can be drawn, with its name."""
 
-    @abstractmethod
     def tables(self, metrics: Metrics) -> list[TextTable]:
         """The metrics as tables for a terminal."""
 
-    @abstractmethod
     def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
         """Names and values of the card's table of figures; none where nothing was measured."""
 
-    @abstractmethod
     def headline_text(self, metrics: Metrics) -> str:
         """The most important figure, with its confidence interval."""
 
-    @abstractmethod
     def is_weak(self, part: Metrics, whole: Metrics) -> bool:
         """Whether a part of the test faces has far larger errors than all of them."""
 
-    @abstractmethod
     def class_of(self, faces: pa.StructArray) -> Floats:
         """Class of each face of label rows, float64 (n,), with fractions; NaN: unknown."""
 
-    @abstractmethod
     def certainty_bin(self, faces: pa.StructArray) -> Floats:
         """Bin of `histogram` of each face of label rows, float64 (n,), with fractions; NaN: unknown."""
 

@@ -66,7 +66,7 @@ def save(
 class _Compressed:
     """Saves a network whose kernels are rounded to half precision, in half the space.
 
-    They stay float32 for whoever loads them. Vectors are not rounded: variances can be of any size.
+    Readers load them as float32. Vectors are not rounded: variances can be of any size.
     """
 
     def __init__(self, model: keras.Model) -> None:

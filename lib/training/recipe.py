@@ -14,10 +14,10 @@ _FLAG = tyro.conf.FlagCreatePairsOff
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; every default that says "of the backbone" is set in `lib.models.backbones.registry`.
+    """How to train; defaults "of the backbone" are those of its `BackboneSpec`.
 
     Attributes:
-        tasks: What the model is to tell.
+        tasks: What the model learns to predict.
         epochs: Passes over the training faces.
         batch_size: Faces of a step on each worker. Of multiples of 32, only their sum over the workers
             matters to what is learnt.
@@ -26,7 +26,8 @@ class Recipe:
         progressive_epochs: How many epochs run at the progressive size.
         frozen_epochs: Epochs at the start in which only what the backbone leaves free is trained;
             -1: all of them. Default: of the backbone.
-        backbone_lr_multiplier: Factor on the learning rate of what is frozen at first, once it is free.
+        backbone_lr_multiplier: Factor on the learning rate of weights that are frozen at first, once they
+            are free.
         learning_rate: The highest, reached after the warm-up; it then falls to zero as a cosine.
             Default: of the backbone.
         warmup_epochs: Epochs over which the rate rises from zero.
@@ -40,7 +41,7 @@ class Recipe:
         mixup: Strength of the blending of pairs of faces (alpha of Zhang et al. 2018); 0: none.
         distillation: Share of the teachers' answers in what is learnt; the rest are the labels.
         dropout: Share of the features that the heads do not see in a step.
-        ema_momentum: Momentum of the moving average of the weights, which is what is kept; 0: none.
+        ema_momentum: Momentum of the moving average of the weights, which is kept; 0: none.
         plain: No augmentation at all.
         patience: Stop after that many epochs without a lower validation error; 0: never.
         seed: Of the weights, the order of the faces and the augmentation.

@@ -55,7 +55,7 @@ class ProgressActor:
         self._reason = reason
 
     def reason(self) -> str | None:
-        """Why no worker can go on; None if none said so."""
+        """Why no worker can go on; None if no worker failed."""
         return self._reason
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def watched_signals() -> Iterator[Callable[[], bytes]]:
-    """Watch for signals, whoever handles them; gives the numbers of those that have arrived."""
+    """Record signals whatever handles them; yields a function that returns the numbers of new ones."""
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)

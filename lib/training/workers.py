@@ -77,7 +77,7 @@ def run(
         The weights of the epoch with the lowest validation error.
 
     Raises:
-        UserError: a worker said why it cannot go on.
+        UserError: a worker cannot go on, for the reason in the message.
     """
     actor_class: Any = ProgressActor
     actor = actor_class.options(**beside_the_job()).remote()
@@ -120,10 +120,10 @@ def run(
 
 
 def work(config: dict[str, Any]) -> None:
-    """What each worker does."""
+    """The function that Ray Train runs in each worker."""
     actor = config["actor"]
     try:
-        # What one worker could not do no other one can.
+        # The reason why one worker failed holds for all others.
         if reason := ray.get(actor.reason.remote()):
             raise UserError(reason)
         _train(config["plan"], actor, config["threads"])
@@ -141,7 +141,7 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     from lib.training.networks import build_networks
 
     runtime.configure(threads)
-    # Between GPUs it takes NCCL, else gRPC.
+    # Gradients are exchanged by NCCL between GPUs, else by gRPC.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()

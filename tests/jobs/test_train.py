@@ -130,9 +130,11 @@ def test_submitted_to_a_bucket_killed_and_submitted_again(
     bucket = s3.bucket("training")
     shutil.copytree(faces.parent, bucket / "prepared")
     output = bucket / "run"
-    command = options("s3://training/prepared/faces", "s3://training/run", 1)
+    command = [
+        *options("s3://training/prepared/faces", "s3://training/run", 1),
+        *("--s3.endpoint", s3.endpoint),
+    ]
     runtime_env = yaml.safe_load((PROJECT / "cluster" / "runtime_env.yaml").read_text())
-    runtime_env["env_vars"]["AWS_ENDPOINT_URL"] = s3.endpoint
     (tmp_path / "runtime_env.yaml").write_text(yaml.safe_dump(runtime_env))
     submit = [
         *("ray", "job", "submit", "--address", head.dashboard, "--working-dir", "."),
