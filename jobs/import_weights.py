@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("import_weights")
 
-START = f"{BACKBONE}.keras"
+START = "backbone.keras"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Options:
         output: Folder for the bundle, or for the backbone to train.
         age: age_model_weights.h5 of the DeepFace model releases.
         gender: gender_model_weights.h5 of the same; it goes with --age.
-        trunk: vgg_face_weights.h5 of the same, in place of both: a start for jobs.train.
+        backbone: vgg_face_weights.h5 of the same, in place of both: a start for jobs.train.
         preprocessing: How faces reach the models. deepface: as the package of that name does it;
             training: with the margin of the pictures that the models were trained on.
         name: Of the model, in every label row.
@@ -55,7 +55,7 @@ class Options:
     output: Path
     age: Path | None = None
     gender: Path | None = None
-    trunk: Path | None = None
+    backbone: Path | None = None
     preprocessing: Name = "deepface"
     name: str = "vgg-face"
 
@@ -65,15 +65,15 @@ class Options:
         Raises:
             UserError: names the option and the value.
         """
-        if self.trunk is not None and (self.age is not None or self.gender is not None):
+        if self.backbone is not None and (self.age is not None or self.gender is not None):
             raise UserError(
-                "--trunk makes a start for training, --age and --gender a bundle: not both"
+                "--backbone makes a start for training, --age and --gender a bundle: not both"
             )
-        if self.trunk is None and (self.age is None or self.gender is None):
+        if self.backbone is None and (self.age is None or self.gender is None):
             raise UserError(
-                "give --age and --gender for a bundle, or --trunk for a start of training"
+                "give --age and --gender for a bundle, or --backbone for a start of training"
             )
-        taken = self.output / (CARD if self.trunk is None else START)
+        taken = self.output / (CARD if self.backbone is None else START)
         if taken.exists():
             raise UserError(f"{str(taken)!r} is there already; give another --output")
 
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     try:
-        if options.trunk is not None:
-            write_start(WeightFile(options.trunk, IDENTITIES), options.output)
+        if options.backbone is not None:
+            write_start(WeightFile(options.backbone, IDENTITIES), options.output)
         else:
             given = {task: getattr(options, task) for task in TASKS}
             files = {task: WeightFile(file, CLASSES[task]) for task, file in given.items()}

@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def label(options: Options) -> int:
-    """All of it; gives the exit status."""
+    """List, label and check; gives the exit status."""
     s3 = options.s3.resolved_for(*options.images, options.output, options.model)
     reading = Reading(options.column, carry=options.carry, s3=s3)
     bundle = read_bundle(folder(options.model, reading.s3))

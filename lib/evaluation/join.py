@@ -86,7 +86,7 @@ def _refuse_repeated(keys: Sequence[str], common: set[str], by: Key, side: str) 
         remedy = "; name the images by the uris of the labels" if by == "file name" else ""
         raise UserError(
             f"the {by} {key!r} is in the {side} {times} times ({len(repeated):,} repeat in all), so "
-            f"that nobody can tell which label belongs to which truth{remedy}"
+            f"that labels and truth cannot be matched{remedy}"
         )
 
 

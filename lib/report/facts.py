@@ -54,7 +54,10 @@ def _model(output: Output) -> FactGroup:
     rows = [("model", str(output.fingerprint.get("model", "")))]
     detector = str(output.fingerprint.get("detector", ""))
     rows.append(
-        ("faces found by", "nobody: the images are face crops" * (detector == "none") or detector)
+        (
+            "faces found by",
+            "no detector: the images are face crops" * (detector == "none") or detector,
+        )
     )
     if training is not None:
         rows += [("trained on", _trained_on(training)), ("terms", training.terms)]

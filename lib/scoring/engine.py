@@ -1,4 +1,4 @@
-"""Ray, set up for the jobs: quiet, and with what its defaults leave open."""
+"""Ray's set-up for the jobs: connection, environment, quiet logs."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 # Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
 # pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
 os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
-# Ray Data reports to Ray's makers how it is used, by a process of its own that takes seconds to start.
+# Ray Data reports its usage in a process of its own, which takes seconds to start.
 os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 
 import ray
@@ -49,18 +49,18 @@ def cluster() -> Iterator[dict[str, float]]:
     own: dict[str, Any] = {}
     if "RAY_ADDRESS" not in os.environ:
         own = {"include_dashboard": False}
-        # Nobody asks a cluster of one job for metrics, and each process of Ray takes time to gather them.
+        # A cluster of one job needs no metrics, and each process of Ray takes time to gather them.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Ray's native code writes over the progress even of what it mends; its logs have all of it, too.
     with native_errors_hidden():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-        # Ray has just taken SIGTERM for itself; stopped is stopped, by whatever signal.
+        # Ray has just taken SIGTERM for itself; every signal stops a job in the same way.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # the jobs have their own
-        # Every worker would add up its pages each second, for a figure that nobody reads.
+        # Every worker would add up its pages each second, for a figure that no job reads.
         context.memory_usage_poll_interval_s = None
         try:
             yield ray.cluster_resources()
@@ -89,7 +89,7 @@ def commit_rows_in(checkpoint: Folder) -> None:
 
 
 class _NothingToDrop(CheckpointManager):
-    """Tells Ray Data to read all rows: the jobs give it only those that are left.
+    """Lets Ray Data read all rows, because the jobs give it only those that are left.
 
     Its own filter runs in actors of a whole CPU and a GiB each, for which a small machine has no room
     beside the pools: with it, a resumed run went at ten rows a second.

@@ -135,10 +135,11 @@ class Rows:
             concurrency=READERS,
         )
 
-    def file(self, name: str) -> pa.Table:
-        """The rows of one file."""
+    def first_rows(self, file: str) -> pa.Table:
+        """The first row group of a file: the rows of a manifest, but not gigabytes of faces."""
         columns = None if self.columns is None else list(self.columns)
-        return pq.read_table(name, filesystem=self.filesystem, columns=columns, partitioning=None)
+        with pq.ParquetFile(file, filesystem=self.filesystem) as rows:
+            return rows.read_row_group(0, columns)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def labelled(
     with engine.failures_in_one_line(remedy), engine.cluster() as resources:
         cluster = Cluster.of(resources, wanted.max_cluster)
         pools = labelling.pools(wanted, cluster, block_count(rows.count))
-        pools = rates.sized(labelling, pools, wanted, lambda: rates.sample(rows.file, rows.files))
+        pools = rates.sized(
+            labelling, pools, wanted, lambda: rates.sample(rows.first_rows, rows.files)
+        )
         seconds = engine.WorkSeconds(run)
         labels = label(rows.read(), labelling, pools, seconds)
         yield Labelled(labels, cluster.most_cpus, seconds.total)

@@ -13,8 +13,8 @@ FACES, MODELS = "faces", "models"
 TASK_CPUS = 0.05
 """CPUs of a reading or writing task: they wait for storage, and must find room beside full pools."""
 LEFT_FREE = 0.2
-"""Share of the CPUs that the pools leave to those tasks. Pools start first: with nothing left, a run
-would wait for itself for ever."""
+"""Share of the CPUs that the pools leave to those tasks. Pools start first: without CPUs for the tasks a
+run would never progress."""
 GPU_GIB = 16
 """Memory of the smallest GPU that is in common use (NVIDIA T4)."""
 GPU_WORKER_GIB = 2
@@ -82,9 +82,9 @@ class Size:
                 raise UserError(f"{option}.{name} must be at least 0, not {value}")
 
     def applied_to(self, pool: Pool) -> Pool:
-        """The pool with what the user said."""
-        told = replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
-        return told if self.actors is None else replace(told, least=self.actors)
+        """The pool with these numbers."""
+        sized = replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
+        return sized if self.actors is None else replace(sized, least=self.actors)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""How fast a worker of each pool is, on the images that are to be labelled, and how many that makes.
+"""Measures a worker of each pool on some of the images, and sizes the pools by that.
 
-Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
+Importing this imports Ray, which takes seconds; jobs import it after they have checked their options.
 """
 
 import logging
@@ -21,9 +21,9 @@ log = logging.getLogger("pools")
 BATCH = 32
 """Images that a worker is measured with."""
 PARTS = 8
-"""Of the list of images, from which the sample comes."""
+"""Files of the list of images from which the sample comes."""
 FEWEST_FACES = 4
-TELL_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
+LOG_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
 
 
 class Work(Protocol):
@@ -47,12 +47,12 @@ def sized(
         wanted: what the user wants of them.
         images: gives some of the rows that the source of `labelling` takes, if they are needed.
     """
-    told = all(wanted.size_of(pool).actors is not None for pool in pools)
-    if any(pool.gpus for pool in pools) and not told:
+    fixed = all(wanted.size_of(pool).actors is not None for pool in pools)
+    if any(pool.gpus for pool in pools) and not fixed:
         log.info("measuring a worker of each pool")
         if rates := measure(labelling, pools, images()):
             pools = balanced(pools, rates, wanted)
-            _tell(pools, rates)
+            _log_rates(pools, rates)
         else:
             log.info("too few faces in %d images: the pools stay as large as the cluster", BATCH)
     for pool in pools:
@@ -60,7 +60,7 @@ def sized(
     return pools
 
 
-def _tell(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
+def _log_rates(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
     log.info("; ".join(f"{name}: {r:.1f} images/s a worker" for name, r in rates.items()))
     faces, *models = pools
     found = faces.actors * rates[faces.name]
@@ -73,7 +73,7 @@ def _tell(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
 
 
 def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:
-    """A batch of rows from all over: those that come first may all be without a face.
+    """Give a batch of rows from all parts, because the first rows may all be without a face.
 
     Args:
         read: gives the rows of a part.
@@ -99,7 +99,7 @@ def described(pool: Pool) -> str:
 @ray.remote
 class _Worker:
     def run(self, stages: list[Stage], batch: pa.Table) -> tuple[pa.Table, float]:
-        """What the stages make of a batch, and images a second."""
+        """Give the result of the stages for a batch, and images a second."""
         chain = Chain(stages)
         chain(batch)  # the first batch traces the graphs
         started = time.perf_counter()
@@ -139,14 +139,14 @@ def measure(labelling: Work, pools: Sequence[Pool], images: pa.Table) -> dict[st
 
 
 def _waited_for(result: ray.ObjectRef, pool: Pool) -> tuple[pa.Table, float]:
-    """A result, however long its machine takes to start; says what it waits for."""
-    for seconds in range(0, GIVE_UP_SECONDS, TELL_EVERY_SECONDS):
+    """Wait for a result, however long its machine takes to start, and log what is waited for."""
+    for seconds in range(0, GIVE_UP_SECONDS, LOG_EVERY_SECONDS):
         if seconds:
             log.info(
                 "waiting for a machine with %.2f CPUs and %g GPUs for the pool %s, %d s",
                 pool.cpus, pool.gpus, pool.name, seconds,
             )  # fmt: skip
-        if ray.wait([result], timeout=TELL_EVERY_SECONDS)[0]:
+        if ray.wait([result], timeout=LOG_EVERY_SECONDS)[0]:
             return ray.get(result)
     raise UserError(
         f"no machine with {pool.cpus:.2f} CPUs and {pool.gpus:g} GPUs for the pool {pool.name} in "

@@ -210,7 +210,7 @@ def objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
 
 
 def mean(values: NDArray[Any]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None without values."""
     return float(np.mean(values)) if len(values) else None
 
 

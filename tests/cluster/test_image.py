@@ -49,7 +49,9 @@ def test_both_variants_on_one_pinned_base() -> None:
     assert (cpu, stages[1:]) == ("cpu", [("cpu", "gpu"), ("${VARIANT}", "")])
     # The packages that are pinned were pinned for this Python.
     wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert base.startswith(f"python:{wanted['requires-python'].removeprefix('>=')}.")
+    assert base.startswith(
+        f"python:{wanted['requires-python'].removeprefix('>=').partition(',')[0]}."
+    )
     # The line for GPUs is made from that of requirements.txt.
     made = subprocess.run(
         ["sed", "--quiet", "s/^tensorflow==/tensorflow[and-cuda]==/p", "requirements.txt"],

@@ -198,8 +198,8 @@ def test_convolutions_that_differ_make_two_networks(folder: Path) -> None:
 
 def test_the_identities_model_is_a_start_for_training(folder: Path) -> None:
     (file,) = write_random(folder, deepface_inputs(faces()[:2]), [("vgg_face", 2622)]).values()
-    assert import_weights.main(["--trunk", str(file), "--output", str(folder / "start")]) == 0
-    networks = build_networks("vgg-face", 224, weights=folder / "start" / "trunk.keras")
+    assert import_weights.main(["--backbone", str(file), "--output", str(folder / "start")]) == 0
+    networks = build_networks("vgg-face", 224, weights=folder / "start" / "backbone.keras")
     inputs = deepface_inputs(faces()[:1])
     features = np.asarray(networks.backbone(inputs, training=False))
     with h5py.File(file) as h5:
@@ -214,10 +214,10 @@ def test_the_identities_model_is_a_start_for_training(folder: Path) -> None:
     ("options", "says"),
     [
         (["--age", "a.h5"], "--age and --gender"),
-        (["--age", "a.h5", "--gender", "g.h5", "--trunk", "t.h5"], "not both"),
+        (["--age", "a.h5", "--gender", "g.h5", "--backbone", "t.h5"], "not both"),
         (["--age", "a.h5", "--gender", "g.h5"], "cannot read 'a.h5'"),
-        (["--trunk", "t.h5"], "cannot read 't.h5'"),
-        (["--trunk", "t.h5", "--preprocessing", "caffe"], "deepface, training"),
+        (["--backbone", "t.h5"], "cannot read 't.h5'"),
+        (["--backbone", "t.h5", "--preprocessing", "caffe"], "deepface, training"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(options: list[str], says: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: P
     (model,) = [group for group in facts(output) if group.title == "Model"]
     assert model.facts == [
         ("model", "efficientnet-lite0-96@1"),
-        ("faces found by", "nobody: the images are face crops"),
+        ("faces found by", "no detector: the images are face crops"),
         ("trained on", TRAINED_ON),
         ("terms", TERMS),
         (
