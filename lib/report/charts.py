@@ -23,7 +23,8 @@ from scipy.stats import norm
 from lib.report.colours import DARK, LIGHT, Theme
 from lib.report.label_statistics import MOST_FACES, SCORE_BINS, Counts, LabelStatistics
 from lib.tasks import TASKS
-from lib.tasks.age import AGE, AGE_BANDS, STD_STEP, age_band
+from lib.tasks.age import AGE, STD_STEP
+from lib.tasks.age_bands import AGE_BANDS, age_band
 from lib.tasks.expectation import AGE_CLASSES
 from lib.tasks.gender import FEMALE, GENDERS, MALE
 from lib.tasks.task import Histogram

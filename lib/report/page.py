@@ -19,7 +19,7 @@ from lib.report.gallery import Item, shorten
 from lib.report.label_statistics import LabelStatistics
 from lib.report.picture import face_label
 from lib.scoring.schema import NO_FACE, OK, STATUSES
-from lib.tasks.age import AGE_BANDS
+from lib.tasks.age_bands import AGE_BANDS
 from lib.tasks.gender import GENDER, GENDERS
 
 _HERE = Path(__file__).parent

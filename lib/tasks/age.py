@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from lib.tasks.age_bands import AGE_BANDS, age_band
 from lib.tasks.calibration import INTERVAL_COVERAGE, fit_interval_scale
 from lib.tasks.expectation import (
     AGE_CLASSES,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 Name = Literal["age"]
 
-AGE_BANDS = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
-_BAND_STARTS = (0, 3, 10, 20, 30, 40, 50, 60, 70)
 CUMULATIVE_SCORES = (3, 5, 10)
 """In years."""
 CLOSE = 5.0
@@ -274,21 +273,6 @@ class _Age(Task[AgePredictions]):
 
 
 AGE = _Age()
-
-
-def age_band(true_age: ArrayLike) -> NDArray[np.object_]:
-    """Name the band of `AGE_BANDS` of each age.
-
-    Args:
-        true_age: (n,) in years.
-
-    Returns:
-        (n,) strings; None for ages below 0 and NaN.
-    """
-    age = np.asarray(true_age, np.float64)
-    names = np.array([*AGE_BANDS, None], dtype=object)
-    band = np.searchsorted(_BAND_STARTS, age, side="right") - 1
-    return names[np.where(age >= 0, band, len(AGE_BANDS))]
 
 
 def smoothed_ages(ages: NDArray[np.integer], sigma: float) -> NDArray[np.float32]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lib.tasks.binary import calibration_error, roc_auc
 from lib.tasks.calibration import apply_temperature, fit_temperature
 from lib.tasks.task import (
     Column,
@@ -37,7 +38,6 @@ Gender = Literal["female", "male"]
 GENDERS: tuple[Gender, ...] = get_args(Gender)
 FEMALE, MALE = GENDERS
 
-RELIABILITY_BINS = 10
 SCORE_BINS = 50
 """Of a report's histogram of probabilities, from 0.5 to 1."""
 WEAK_GENDER = 1.5
@@ -48,14 +48,6 @@ class _Recipe(Protocol):
     """The options of training that concern genders."""
 
     gender_weight: float
-
-
-class Reliability(NamedTuple):
-    """Predicted against observed shares in bins of equal width over 0..1; NaN in empty bins."""
-
-    faces: NDArray[np.int64]
-    predicted: Floats
-    observed: Floats
 
 
 @dataclass(frozen=True)
@@ -255,52 +247,6 @@ def _by_class(is_female: Mask, called: Mask) -> Metrics:
         of_class = dict(zip(keys, values, strict=True))
         figures[name] = {"count": int(of_class.pop("count") or 0), **of_class}
     return figures
-
-
-def roc_auc(positive: Mask, score: Floats) -> float | None:
-    """Area under the ROC curve: the probability that a positive scores above a negative.
-
-    Args:
-        positive: (n,) bool.
-        score: (n,) the higher, the likelier positive.
-
-    Returns:
-        None where one of both classes is absent.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(positive, score)) if 0 < positive.sum() < len(positive) else None
-
-
-def reliability(positive: Mask, probability: Floats, bins: int = RELIABILITY_BINS) -> Reliability:
-    """Compare the mean predicted probability with the observed share, bin by bin.
-
-    Args:
-        positive: (n,) bool.
-        probability: (n,) of positive, in 0..1.
-        bins: of equal width, each with its upper end, the first with both ends.
-    """
-    from sklearn.calibration import calibration_curve
-
-    edges = np.linspace(0, 1, bins + 1)
-    faces = np.bincount(np.searchsorted(edges[1:-1], probability), minlength=bins)
-    predicted, observed = np.full(bins, np.nan), np.full(bins, np.nan)
-    if len(positive):  # scikit-learn refuses empty arrays, and leaves empty bins out
-        curve = calibration_curve(positive, probability, pos_label=True, n_bins=bins)
-        observed[faces > 0], predicted[faces > 0] = curve
-    return Reliability(faces, predicted, observed)
-
-
-def calibration_error(positive: Mask, probability: Floats) -> float | None:
-    """Expected calibration error over the bins of `reliability`, weighted by their faces.
-
-    Naeini, Cooper and Hauskrecht, AAAI 2015, equation 3. The bins are over the probability of
-    positive in 0..1, not over that of the likelier class.
-    """
-    if not len(positive):
-        return None
-    faces, predicted, observed = reliability(positive, probability)
-    return float(np.nansum(faces * np.abs(predicted - observed)) / len(positive))
 
 
 def _share_wrong(metrics: Metrics) -> float:

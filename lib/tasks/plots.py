@@ -9,8 +9,8 @@ from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from lib.tasks.age import AGE_BANDS, age_band
-from lib.tasks.gender import calibration_error, reliability, roc_auc
+from lib.tasks.age_bands import AGE_BANDS, age_band
+from lib.tasks.binary import calibration_error, reliability, roc_auc
 from lib.tasks.task import Floats, Mask
 
 _INK, _FAINT, _EMPTY = "#263238", "#b0bec5", "#eceff1"

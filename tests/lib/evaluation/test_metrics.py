@@ -11,18 +11,15 @@ from lib.evaluation import metrics
 from lib.evaluation.metrics import AllPredictions, bootstrap_interval, evaluate
 from lib.evaluation.text_table import as_table
 from lib.tasks.age import (
-    AGE_BANDS,
-    age_band,
     age_metrics,
     epsilon_error,
     interval_coverage,
 )
+from lib.tasks.age_bands import AGE_BANDS, age_band
+from lib.tasks.binary import calibration_error, reliability, roc_auc
 from lib.tasks.gender import (
     GenderPredictions,
-    calibration_error,
     gender_metrics,
-    reliability,
-    roc_auc,
 )
 from tests.made_predictions import predictions
 
