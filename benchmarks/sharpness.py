@@ -21,6 +21,7 @@ from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, read_bundle
 from lib.scoring.stages.detect import Detect
+from lib.scoring.stages.face_arrays import main_faces_of
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.tasks.expectation import expected_age
@@ -77,9 +78,7 @@ def main_faces(folder: Path, bundle: Bundle) -> NDArray[np.uint8]:
     ):
         stage.setup(Stopwatch())
         rows = stage(rows)
-    side = bundle.crop.size
-    crops = (c for c in rows["crops"].to_pylist() if c)
-    return np.stack([np.frombuffer(c, np.uint8).reshape(-1, side, side, 3)[0] for c in crops])
+    return main_faces_of(rows, "crops", (bundle.crop.size, bundle.crop.size, 3))
 
 
 def sharpness(crops: NDArray[np.uint8]) -> float:

@@ -36,6 +36,7 @@ from lib.faces.registry import DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, Precision, read_bundle
 from lib.scoring.stages.detect import Detect
+from lib.scoring.stages.face_arrays import main_faces_of
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
@@ -331,11 +332,10 @@ def cut_faces(photos: list[Path], folder: Path) -> list[Path]:
     folder.mkdir()
     made: list[Path] = []
     for start in range(0, len(photos), BATCH):
-        for crops in chain(table.slice(start, BATCH))["crops"].to_pylist():
-            if crops:
-                pixels = np.frombuffer(crops, np.uint8).reshape(-1, crop.size, crop.size, 3)[0]
-                made.append(folder / f"{len(made):04}.png")
-                cv2.imwrite(str(made[-1]), pixels[..., ::-1])
+        rows = chain(table.slice(start, BATCH))
+        for pixels in main_faces_of(rows, "crops", (crop.size, crop.size, 3)):
+            made.append(folder / f"{len(made):04}.png")
+            cv2.imwrite(str(made[-1]), pixels[..., ::-1])
     return made
 
 

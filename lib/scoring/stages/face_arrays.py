@@ -34,6 +34,12 @@ def faces_of(batch: pa.Table, name: str, shape: tuple[int, ...] = ()) -> NDArray
     return values.to_numpy(zero_copy_only=False).reshape(-1, *shape)
 
 
+def main_faces_of(batch: pa.Table, name: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+    """The first face of each image that has any, (images with faces, *shape)."""
+    counts = face_counts(batch, name)
+    return faces_of(batch, name, shape)[(np.cumsum(counts) - counts)[counts > 0]]
+
+
 def face_counts(batch: pa.Table, name: str) -> NDArray[np.int64]:
     """Faces of each image of the batch, (images,), by any column of `face_column`."""
     return np.asarray(pc.list_value_length(batch[name]).to_numpy(), np.int64)

@@ -17,7 +17,7 @@ from lib.network_input import CropSpec
 from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
 from lib.scoring.stages import stage
 from lib.scoring.stages.detect import Detect
-from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
+from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of, main_faces_of
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label, model_id
@@ -172,6 +172,7 @@ def test_arrays_of_faces_come_back_from_columns(shape: tuple[int, ...]) -> None:
     assert face_counts(table, "faces").tolist() == counts
     np.testing.assert_array_equal(faces_of(table, "faces", shape), faces)
     np.testing.assert_array_equal(faces_of(table.slice(2), "faces", shape), faces[2:])
+    np.testing.assert_array_equal(main_faces_of(table, "faces", shape), faces[[0, 2, 5]])
     twice = pa.concat_tables([table.slice(2, 1), table])
     np.testing.assert_array_equal(faces_of(twice, "faces", shape), np.r_[faces[2:5], faces])
     assert faces_of(table.slice(1, 1), "faces", shape).shape == (0, *shape)
