@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write_models(files: Mapping[str, WeightFile], options: Options) -> None:
     """Write the bundle: with one backbone where the convolutions are equal, else with two networks."""
+    from lib.common import tensorflow_settings  # noqa: F401 - it hides TensorFlow's messages
+
     first, *others = files.values()
     shared = all(equal(first, other, convolutions()) for other in others)
     log.info(
@@ -149,6 +151,7 @@ def apart(files: Mapping[str, WeightFile]) -> dict[str, Network]:
 
 def write_start(file: WeightFile, output: Path) -> None:
     """Write the backbone that `jobs.train --backbone vgg-face --weights` takes."""
+    from lib.common import tensorflow_settings  # noqa: F401 - it hides TensorFlow's messages
     from lib.models.backbones.vgg_face import EMPTY, vgg_face_features
 
     *without_classes, _ = [*convolutions(), *top(IDENTITIES)]

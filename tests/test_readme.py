@@ -28,10 +28,9 @@ CHIPS = 60
 
 
 def blocks() -> list[str]:
-    """The blocks of commands; the other kind shows a folder."""
+    """The blocks of commands; other blocks show a folder or Python."""
     text = "".join((PROJECT / page).read_text("utf-8") for page in PAGES)
-    found = re.findall(r"^```(?:sh)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [block for block in found if not block.startswith("OUTPUT/")]
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
