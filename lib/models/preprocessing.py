@@ -1,7 +1,7 @@
 """The two ways in which faces reach the published VGG-Face models; a bundle's card names its own.
 
 The weights were trained one way and are used the other way by the package that publishes them. Ages
-differ between the two, so whoever imports the weights chooses.
+differ between the two, so the importer of the weights chooses one.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ weights under the automatic names that Keras once gave them; only the last one i
 alone says which is which, and the shapes say whether it is true.
 
 The files come from anywhere. They are read as arrays with h5py, never through Keras, so nothing in them
-runs; those that carry code, or lead to other files, are refused all the same.
+runs; those that carry code, or lead to other files, are refused, too.
 """
 
 import json

@@ -61,8 +61,8 @@ class Stage(Protocol):
         """Process a batch: as many rows out as in, in the same order."""
 
 
-def check_columns(stages: Sequence[Stage], columns: Sequence[str]) -> set[str]:
-    """Check that each stage gets the columns that it needs; gives the columns at the end.
+def check_columns(stages: Sequence[Stage], columns: Sequence[str]) -> None:
+    """Check that each stage gets the columns that it needs.
 
     Args:
         stages: in order.
@@ -79,7 +79,6 @@ def check_columns(stages: Sequence[Stage], columns: Sequence[str]) -> set[str]:
                 "before it gives"
             )
         there = (there - set(stage.drops)) | set(stage.gives)
-    return there
 
 
 def with_column(batch: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
