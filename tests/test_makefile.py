@@ -20,7 +20,7 @@ def make(*arguments: str, path: Path | None = None) -> subprocess.CompletedProce
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("IMAGES", "OUTPUT", "REPORT", "PYTHON", "MAKEFLAGS")
+        if name not in ("IMAGES", "OUTPUT", "REPORT", "PYTHON", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }
     if path is not None:
         environment["PATH"] = str(path)
