@@ -20,7 +20,8 @@ from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
 from lib.archive.tar import Member, TarError, buffered, iter_members
 from lib.common.errors import UserError, reason_of
 from lib.datasets.path_index import PathIndex
-from lib.storage.fetch import FetchError, fetch, file_version, open_file
+from lib.storage.errors import FetchError
+from lib.storage.fetch import fetch, file_version, open_file
 from lib.storage.options import S3Options
 from lib.storage.uris import local_path, scheme_of
 

@@ -27,7 +27,7 @@ from lib.datasets.image_sources import ImageShard, SourceImage
 from lib.datasets.path_index import PathIndex
 from lib.datasets.rules import IMAGE_RULES, Thresholds, first_rule
 from lib.images import ImageError
-from lib.storage.fetch import FetchError
+from lib.storage.errors import FetchError
 
 MISSING_IMAGE = "missing_image"
 """The rule for rows without an image; all other image rules need one."""

@@ -19,7 +19,7 @@ from lib.report.picture import annotate
 from lib.scoring.schema import NO_FACE, OK, label_schema
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage.fetch import FetchError
+from lib.storage.errors import FetchError
 from lib.tasks.age import AGE
 
 LARGE, SMALL = (760, 640), (340, 340)

@@ -2,38 +2,18 @@
 
 import os
 import stat
-from typing import BinaryIO, Literal, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
 from lib.common.errors import UserError
 from lib.storage import s3
+from lib.storage.errors import Fetched, FetchError, FetchStatus
 from lib.storage.filesystem import ARROW_SCHEMES, filesystem
 from lib.storage.options import TIMEOUT_SECONDS, S3Options
 from lib.storage.s3_errors import S3Error, as_os_errors
 from lib.storage.s3_file import RangeFile
 from lib.storage.uris import bucket_and_key, local_path, scheme_of
-
-FetchStatus = Literal["not_found", "access_denied", "download_error", "too_large"]
-
-
-class FetchError(Exception):
-    """Bytes that cannot be read; the message is one line.
-
-    Attributes:
-        status: `not_found`, `access_denied`, `too_large` or, for all else, `download_error`.
-    """
-
-    def __init__(self, status: FetchStatus, message: str) -> None:
-        super().__init__(message)
-        self.status: FetchStatus = status
-
-
-class Fetched(NamedTuple):
-    """Bytes, and an etag that changes with them; empty where the storage has none."""
-
-    data: bytes
-    etag: str
 
 
 def local_etag(info: os.stat_result) -> str:

@@ -12,7 +12,8 @@ from lib.archive.entry import PARQUET, suffix_of
 from lib.archive.tables import image_column
 from lib.common.errors import UserError, reason_of
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage.fetch import FetchError, fetch, file_version, open_file
+from lib.storage.errors import FetchError
+from lib.storage.fetch import fetch, file_version, open_file
 from lib.storage.options import TIMEOUT_SECONDS, S3Options
 from lib.storage.uris import scheme_of
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from lib.images import Limits
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage.fetch import FetchError, fetch
+from lib.storage.errors import FetchError
+from lib.storage.fetch import fetch
 from lib.storage.options import TIMEOUT_SECONDS, S3Options
 
 ImageLike = NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]

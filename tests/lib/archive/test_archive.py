@@ -14,7 +14,8 @@ import pytest
 from lib.archive import tar_ranges
 from lib.archive.archive import Archive, Position, Reading
 from lib.common.errors import UserError
-from lib.storage.fetch import FetchError, fetch
+from lib.storage.errors import FetchError
+from lib.storage.fetch import fetch
 from lib.storage.uris import local_path
 from tests import nasty
 

@@ -9,7 +9,7 @@ from lib.common.errors import UserError
 from lib.datasets import image_sources
 from lib.datasets.image_sources import common_prefix, open_sources
 from lib.datasets.path_index import PathIndex
-from lib.storage.fetch import FetchError
+from lib.storage.errors import FetchError
 
 CONTENT = {f"{i % 7:02}/{i}.jpg": bytes([i % 256]) * (i * 37 % 5000) for i in range(300)}
 

@@ -28,7 +28,8 @@ from lib.scoring.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage import filesystem, retry
 from lib.storage import s3 as s3_module
-from lib.storage.fetch import FetchError, fetch, open_file
+from lib.storage.errors import FetchError
+from lib.storage.fetch import fetch, open_file
 from lib.storage.folder import Folder, folder
 from lib.storage.options import S3Options
 from lib.storage.retry import Transient, pause_seconds, retrying
