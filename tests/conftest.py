@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.ray_head import RayHead, ray_head
-from tests.s3_server import ENVIRONMENT, Proxy, S3Server, proxy_before, s3_server
+from tests.s3_server import (
+    ENVIRONMENT,
+    Proxy,
+    S3Server,
+    proxy_before,
+    s3_server,
+)
 
 # A suite that a shell starts in the background inherits a SIGINT that is ignored, and so would its jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback (rclone), and a proxy before it that makes it fail on purpose."""
+"""Real S3 servers on loopback (rclone, moto), and a proxy before it that makes it fail on purpose."""
 
 import http.client
 import socket
@@ -14,13 +14,14 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import boto3
+
+from lib.storage.bucket import Bucket
+from lib.storage.buckets import open_bucket
 from lib.storage.options import S3Options
-from lib.storage.s3 import client
-from lib.storage.s3_errors import S3Error
-from lib.storage.uris import bucket_and_key
 from tests.ray_head import free_port, wait_until
 
 RCLONE = str(Path(sys.executable).parent / "rclone")
@@ -38,10 +39,41 @@ Rule = Callable[[str, str, int], Fault | None]
 """Method, bucket/key and how often that was asked for before → what goes wrong this time."""
 
 
-class _OnLoopback:
+class OnLoopback:
     """What answers as S3 at a port of this machine."""
 
     port: int
+
+    def open(self, uri: str) -> tuple[Bucket, str]:
+        """The bucket of a URI and the key in it."""
+        return open_bucket(uri, self.options)
+
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket, if it is not there."""
+        boto = self.boto()
+        if name not in {bucket["Name"] for bucket in boto.list_buckets()["Buckets"]}:
+            boto.create_bucket(Bucket=name)
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object."""
+        bucket, key = self.open(uri)
+        bucket.write(key, data)
+
+    def boto(self) -> Any:
+        """A client of boto3."""
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+        )  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        wait_until(self._answers, 60)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
 
     @property
     def endpoint(self) -> str:
@@ -55,7 +87,7 @@ class _OnLoopback:
 
 
 @dataclass
-class S3Server(_OnLoopback):
+class S3Server(OnLoopback):
     """A running server. Buckets are the folders of `root`."""
 
     root: Path
@@ -73,7 +105,7 @@ class S3Server(_OnLoopback):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(self._answers, 60)
+        self.wait()
 
     def kill(self) -> None:
         """Stop at once; connections break."""
@@ -88,17 +120,32 @@ class S3Server(_OnLoopback):
         """
         folder = self.root / name
         if not folder.exists():
-            client(self.options)._client.create_bucket(Bucket=name)
+            self.make_bucket(name)
         return folder
 
-    def put(self, uri: str, data: bytes) -> None:
-        """Write an object."""
-        client(self.options).write(*bucket_and_key(uri), data)
 
-    def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
+@dataclass
+class MotoServer(OnLoopback):
+    """A server that answers ranges and conditions as AWS does; it holds everything in memory."""
+
+    port: int
+
+
+@contextmanager
+def moto_server() -> Iterator[MotoServer]:
+    """Run it."""
+    server = MotoServer(free_port())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(server.port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        server.wait()
+        yield server
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -114,7 +161,7 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @dataclass
-class Proxy(_OnLoopback):
+class Proxy(OnLoopback):
     """Passes requests on to a server, except where the rule says what is to go wrong.
 
     Attributes:
@@ -128,7 +175,7 @@ class Proxy(_OnLoopback):
         conditional: check `If-None-Match` and `If-Match`, as S3 does and rclone does not.
     """
 
-    server: S3Server
+    server: OnLoopback
     port: int
     rule: Rule = lambda method, key, times: None
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -162,16 +209,16 @@ class Proxy(_OnLoopback):
         none, match = headers.get("If-None-Match"), headers.get("If-Match")
         if none is None and match is None:
             return True
-        bucket, _, name = key.partition("/")
+        bucket, name = self.server.open(f"s3://{key}")
         try:
-            _, etag = client(self.server.options).size(bucket, name)
-        except S3Error:
+            etag = bucket.head(name).etag
+        except FileNotFoundError:
             etag = None
         return etag is None if none is not None else etag == (match or "").strip('"')
 
 
 @contextmanager
-def proxy_before(server: S3Server) -> Iterator[Proxy]:
+def proxy_before(server: OnLoopback) -> Iterator[Proxy]:
     """Run a proxy."""
     proxy = Proxy(server, 0)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(proxy))

@@ -13,16 +13,15 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from lib.archive.entry import SUFFIXES, TABLES, TAR, Entry, File, Skip, is_image, suffix_of
-from lib.archive.listing import ArrowListing, LocalListing, S3Listing
+from lib.archive.listing import BucketListing, LocalListing
 from lib.archive.tables import Table
 from lib.archive.tar_ranges import ranges
-from lib.common.errors import UserError
-from lib.storage import s3
+from lib.common.errors import UserError, reason_of
+from lib.storage.buckets import open_bucket
 from lib.storage.fetch import local_etag
 from lib.storage.filesystem import check_scheme
 from lib.storage.options import S3Options
-from lib.storage.s3_errors import S3Error
-from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, scheme_of
+from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of
 
 RANGES_AT_A_TIME = 8
 ATTEMPTS_AT_THE_START = 3
@@ -63,7 +62,7 @@ class _SingleFile:
             yield self.file
 
 
-Listing = LocalListing | S3Listing | ArrowListing | _SingleFile
+Listing = LocalListing | BucketListing | _SingleFile
 
 
 class _Listed(NamedTuple):
@@ -243,24 +242,21 @@ class Archive:
             raise UserError(
                 f"{source!r} is compressed, so no part can be read alone; decompress it"
             )
-        if scheme == "s3":
-            return self._open_s3(source)
-        if scheme:
-            return ArrowListing(source.rstrip("/"))
-        return _open_local(source)
+        return self._open_in_bucket(source) if scheme else _open_local(source)
 
-    def _open_s3(self, source: str) -> Listing:
-        bucket, key = bucket_and_key(source)
-        client = s3.client(self._reading.s3, ATTEMPTS_AT_THE_START)
+    def _open_in_bucket(self, source: str) -> Listing:
         try:
+            bucket, key = open_bucket(source, self._reading.s3, ATTEMPTS_AT_THE_START)
+            root = f"{scheme_of(source)}://{bucket_and_key(source)[0]}/"
             if suffix_of(source) in _FILES:
-                return _SingleFile(File(source, *client.size(bucket, key)))
+                found = bucket.head(key)
+                return _SingleFile(File(f"{root}{key}", found.size, found.etag))
             as_folder = key if not key or key.endswith("/") else f"{key}/"
             for prefix in dict.fromkeys((as_folder, key)):
-                if next(client.pages(bucket, prefix)):
-                    return S3Listing(f"{S3_SCHEME}{bucket}/{prefix}", self._reading.s3)
-        except S3Error as error:
-            raise UserError(f"cannot read {source!r}: {error}") from None
+                if next(bucket.pages(prefix), None):
+                    return BucketListing(f"{root}{prefix}", self._reading.s3)
+        except OSError as error:
+            raise UserError(f"cannot read {source!r}: {reason_of(error)}") from None
         raise UserError(f"there is nothing at {source!r}; check its spelling")
 
     def _why_empty(self) -> str:

@@ -17,17 +17,13 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Event
 
-import pyarrow.fs as fs
-
 from lib.archive.entry import PARQUET, TAR, File, Skip, is_image, suffix_of
-from lib.common.errors import UserError
-from lib.storage import s3
+from lib.common.errors import UserError, reason_of
+from lib.storage.bucket import Bucket, Object, Prefix
+from lib.storage.buckets import open_bucket
 from lib.storage.fetch import local_etag
-from lib.storage.filesystem import filesystem
 from lib.storage.options import S3Options
-from lib.storage.s3 import Object, Prefix
-from lib.storage.s3_errors import S3Error
-from lib.storage.uris import S3_SCHEME, bucket_and_key, local_path, local_uri, scheme_of
+from lib.storage.uris import bucket_and_key, local_path, local_uri
 
 PREFIXES_AT_A_TIME = 16
 MOST_AHEAD = 10_000
@@ -101,7 +97,7 @@ def holds_images(uri: str) -> bool:
 
 
 @dataclass(frozen=True)
-class S3Listing:
+class BucketListing:
     """A prefix of keys in a bucket. Its folders are listed in parallel and yielded in order."""
 
     uri: str
@@ -116,32 +112,32 @@ class S3Listing:
         Raises:
             UserError: the prefix cannot be listed.
         """
-        bucket, prefix = bucket_and_key(self.uri)
         behind = bucket_and_key(after)[1] if after else ""
         try:
-            for item in _objects(s3.client(self.options), bucket, prefix, behind):
-                yield from _as_file(bucket, item)
-        except S3Error as error:
-            raise UserError(f"cannot list {self.uri!r}: {error}") from None
+            bucket, prefix = open_bucket(self.uri, self.options)
+            for item in _objects(bucket, prefix, behind):
+                yield from _as_file(self.uri.removesuffix(prefix), item)
+        except OSError as error:
+            raise UserError(f"cannot list {self.uri!r}: {reason_of(error)}") from None
 
 
 def _as_file(bucket: str, item: Object) -> Iterator[File | Skip]:
     if item.key.endswith("/"):
         return  # some programs create such an object for a folder
     if holds_images(item.key):
-        yield File(f"{S3_SCHEME}{bucket}/{item.key}", item.size, item.etag)
+        yield File(f"{bucket}{item.key}", item.size, item.etag)
     else:
         yield Skip("other file type")
 
 
-def _objects(client: s3.S3, bucket: str, prefix: str, behind: str) -> Iterator[Object]:
-    top = client.pages(bucket, prefix, folders=True)
-    page = next(top)
+def _objects(bucket: Bucket, prefix: str, behind: str) -> Iterator[Object]:
+    top = bucket.pages(prefix, folders=True)
+    page = next(top, [])
     if sum(isinstance(item, Prefix) for item in page) > MOST_PREFIXES:
-        for page in client.pages(bucket, prefix, behind):
+        for page in bucket.pages(prefix, behind):
             yield from (item for item in page if isinstance(item, Object))
         return
-    with _Prefixes(client, bucket) as prefixes:
+    with _Prefixes(bucket) as prefixes:
         ahead: deque[Object | Iterator[Object]] = deque()
         folders = 0  # among them
         while True:
@@ -179,8 +175,8 @@ def _take(ahead: "deque[Object | Iterator[Object]]") -> Iterator[Object]:
 class _Prefixes:
     """Lists prefixes in threads, each at most `PAGES_AHEAD` pages ahead of its reader."""
 
-    def __init__(self, client: s3.S3, bucket: str) -> None:
-        self._client, self._bucket = client, bucket
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
         self._threads = ThreadPoolExecutor(PREFIXES_AT_A_TIME, "listing")
         self._stop = Event()
         self._queues: list[Queue[list[Object] | Exception | None]] = []
@@ -206,7 +202,7 @@ class _Prefixes:
         self, prefix: str, after: str, pages: "Queue[list[Object] | Exception | None]"
     ) -> None:
         try:
-            for page in self._client.pages(self._bucket, prefix, after):
+            for page in self._bucket.pages(prefix, after):
                 pages.put([item for item in page if isinstance(item, Object)])
                 if self._stop.is_set():
                     return
@@ -220,44 +216,3 @@ class _Prefixes:
                 raise page
             yield from page
         self._queues.remove(pages)
-
-
-@dataclass(frozen=True)
-class ArrowListing:
-    """A folder in a storage that pyarrow reads: `gs://`, `az://`."""
-
-    uri: str
-
-    def files(self, after: str | None = None) -> Iterator[File | Skip]:
-        """Depth first, each folder by its sorted names.
-
-        Raises:
-            UserError: a folder cannot be listed.
-        """
-        files, root = filesystem(self.uri)
-        start = f"{scheme_of(self.uri)}://"
-        behind = None if after is None else after.removeprefix(start).split("/")
-        levels = [iter(_arrow_children(files, root, self.uri))]
-        while levels:
-            info = next(levels[-1], None)
-            if info is None:
-                levels.pop()
-            elif behind is not None and _is_passed(info.path, behind):
-                continue
-            elif info.type == fs.FileType.Directory:
-                levels.append(iter(_arrow_children(files, info.path, self.uri)))
-            elif behind is not None and info.path.split("/") == behind:
-                continue
-            elif holds_images(info.path):
-                yield File(
-                    f"{start}{info.path}", info.size, f"{info.mtime_ns or 0:x}-{info.size:x}"
-                )
-            else:
-                yield Skip("other file type")
-
-
-def _arrow_children(files: fs.FileSystem, path: str, uri: str) -> list[fs.FileInfo]:
-    try:
-        return sorted(files.get_file_info(fs.FileSelector(path)), key=lambda info: info.base_name)
-    except OSError as error:
-        raise UserError(f"cannot list {uri!r}: {str(error).splitlines()[0]}") from None

@@ -1,9 +1,10 @@
 """A lock: at most one run writes into an output at a time.
 
 On a local disk the run locks the file `lock.json`; the system releases it when the run ends, for any
-reason. In object storage the file itself is the lock (a lease). Its holder renews it; otherwise it
-expires, by the clock of the storage. With conditional writes (S3 and most compatible servers) two runs
-never hold it together; without them, a run checks after `SETTLE_SECONDS` that it wrote last.
+reason. In object storage, and on file systems without file locks, the file itself is the lock (a lease).
+Its holder renews it; otherwise it expires, by the clock of the storage. With conditional writes (S3 and
+most compatible servers) two runs never hold it together; without them, a run checks after
+`SETTLE_SECONDS` that it wrote last.
 """
 
 import fcntl
@@ -20,10 +21,10 @@ from threading import Event, Thread
 from typing import Any, NamedTuple, Self
 
 from lib.common.errors import UserError, reason_of
-from lib.storage import s3
+from lib.storage.bucket import Bucket
+from lib.storage.buckets import open_bucket
+from lib.storage.errors import ConditionsError
 from lib.storage.folder import Folder
-from lib.storage.s3_errors import S3Error
-from lib.storage.uris import bucket_and_key, scheme_of
 
 FILE = "lock.json"
 EXPIRES_SECONDS = 60.0
@@ -44,15 +45,24 @@ class RunLock:
     """
 
     def __init__(self, output: Folder) -> None:
+        self._output = output
         self._lock: _LocalLock | _Lease
         self._lock = _LocalLock(output) if output.is_local else _Lease(output)
 
     def __enter__(self) -> Self:
-        self._lock.take()
+        try:
+            self._lock.take()
+        except _NoFileLocksError:
+            self._lock = _Lease(self._output)
+            self._lock.take()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
+
+
+class _NoFileLocksError(Exception):
+    """The file system does not know file locks: ENOSYS, ENOLCK, EOPNOTSUPP."""
 
 
 class _LocalLock:
@@ -72,6 +82,9 @@ class _LocalLock:
             holder = _parse(self._file.read().encode())
             self._file.close()
             raise UserError(_taken(self._output, holder)) from None
+        except OSError as error:
+            self._file.close()
+            raise _NoFileLocksError from error
         self._file.truncate(0)
         self._file.write(json.dumps(_me("")))
         self._file.flush()
@@ -84,7 +97,7 @@ class _LocalLock:
 
 class _Found(NamedTuple):
     holder: dict[str, Any]
-    version: str
+    version: Any
     age: float
 
 
@@ -92,14 +105,15 @@ class _Lease:
     def __init__(self, output: Folder) -> None:
         self._output = output
         self._token = secrets.token_hex(8)
-        self._version = ""
+        self._version: Any = None
+        self._conditional = True
         self._done = Event()
         self._thread = Thread(target=self._renew, name="lock", daemon=True)
 
     def take(self) -> None:
         try:
             self._take()
-        except (S3Error, OSError) as error:
+        except OSError as error:
             raise UserError(f"cannot write to {str(self._output)!r}: {reason_of(error)}") from None
         self._thread.start()
 
@@ -109,9 +123,11 @@ class _Lease:
             left = max(0, round(EXPIRES_SECONDS - found.age))
             hint = f"if that was killed, its lock expires in {left} s"
             raise UserError(f"{_taken(self._output, found.holder)}; {hint}")
-        self._write({"IfMatch": found.version} if found else {"IfNoneMatch": "*"})
-        if self._write({"IfNoneMatch": "*"}):
+        self._write(found.version if found else None, new=found is None)
+        if self._write(new=True):
             # The file exists, so this storage ignores conditions.
+            self._conditional = False
+        if not self._conditional:
             time.sleep(SETTLE_SECONDS)
         found = self._look()
         if found is None or found.holder.get("token") != self._token:
@@ -136,7 +152,7 @@ class _Lease:
     def release(self) -> None:
         self._done.set()
         self._thread.join()
-        with suppress(S3Error, OSError):  # it expires
+        with suppress(OSError):  # it expires
             found = self._look()
             if found is not None and found.holder.get("token") == self._token:
                 self._output.delete(FILE)
@@ -146,9 +162,9 @@ class _Lease:
         while not self._done.wait(RENEW_SECONDS):
             now = time.monotonic()
             try:
-                self._write({"IfMatch": self._version})
+                self._write(self._version)
                 found = self._look()
-            except (S3Error, OSError) as error:
+            except OSError as error:
                 log.warning("the lock could not be renewed: %s", reason_of(error))
                 if time.monotonic() - held < EXPIRES_SECONDS:
                     continue
@@ -162,40 +178,60 @@ class _Lease:
             return
         os.kill(os.getpid(), signal.SIGINT)  # the same as Ctrl-C: a later start continues
 
-    def _write(self, condition: dict[str, str]) -> bool:
-        """Write the lock if the condition holds; False if it does not."""
+    def _write(self, replacing: Any = None, new: bool = False) -> bool:
+        """Write the lock if the condition holds, where the storage knows conditions."""
         data = json.dumps(_me(self._token)).encode()
-        if scheme_of(self._output.uri) != "s3":
+        if self._output.is_local:
             self._output.write(FILE, data)
             return True
-        bucket, key = bucket_and_key(f"{self._output.uri}/{FILE}")
-        return self._client.write(bucket, key, data, **condition) is not None
-
-    @property
-    def _client(self) -> s3.S3:
-        return s3.client(self._output.options, ATTEMPTS, TIMEOUT_SECONDS)
+        bucket, key = self._place()
+        if self._conditional:
+            try:
+                return bucket.write(key, data, replacing, new) is not None
+            except ConditionsError:
+                self._conditional = False
+        return bucket.write(key, data) is not None
 
     def _look(self) -> _Found | None:
-        if scheme_of(self._output.uri) != "s3":
-            return self._look_through_arrow()
-        bucket, key = bucket_and_key(f"{self._output.uri}/{FILE}")
-        try:
-            data, version, age = self._client.read_with_age(bucket, key)
-        except S3Error as error:
-            if error.status == "not_found" and "bucket" not in error.message:
-                return None
-            raise
-        return _Found(_parse(data), version, age)
+        if self._output.is_local:
+            return self._look_at_file()
+        bucket, key = self._place()
+        found = bucket.versioned(key)
+        if found is None:
+            return None
+        age = 0.0
+        if not _mine(found.data, self._token):
+            age = self._now() - found.modified
+        return _Found(_parse(found.data), found.version, age)
 
-    def _look_through_arrow(self) -> _Found | None:
-        files, path = self._output.filesystem, f"{self._output.path}/{FILE}"
+    def _now(self) -> float:
+        """The time by the clock of the storage: that of an object which is written for it."""
+        bucket, key = self._place()
+        clock = f"{key}.{self._token}"
+        bucket.write(clock, b"")
         try:
-            with files.open_input_stream(path) as file:
-                data = file.read()
+            return bucket.head(clock).modified
+        finally:
+            bucket.delete([clock])
+
+    def _place(self) -> tuple[Bucket, str]:
+        return open_bucket(
+            f"{self._output.uri}/{FILE}", self._output.options, ATTEMPTS, TIMEOUT_SECONDS
+        )
+
+    def _look_at_file(self) -> _Found | None:
+        """The lock on a file system without file locks."""
+        path = Path(self._output.uri, FILE)
+        try:
+            data = path.read_bytes()
+            written = path.stat().st_mtime
         except FileNotFoundError:
             return None
-        written = (files.get_file_info(path).mtime_ns or 0) / 1e9
-        return _Found(_parse(data), "", time.time() - written)
+        return _Found(_parse(data), None, time.time() - written)
+
+
+def _mine(data: bytes, token: str) -> bool:
+    return _parse(data).get("token") == token
 
 
 def _me(token: str) -> dict[str, Any]:

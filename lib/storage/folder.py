@@ -13,12 +13,11 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from lib.common.errors import UserError, reason_of
-from lib.storage import s3
+from lib.storage.buckets import open_bucket
 from lib.storage.fetch import open_file
 from lib.storage.filesystem import check_scheme, filesystem
 from lib.storage.options import S3Options
-from lib.storage.s3_errors import as_os_errors
-from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of
+from lib.storage.uris import local_path, local_uri, scheme_of
 
 
 @contextmanager
@@ -120,13 +119,9 @@ class Folder:
             unfinished = self._local / f".{name}.tmp"
             unfinished.write_bytes(data)
             unfinished.replace(self._local / name)
-        elif scheme_of(self.uri) == "s3":
-            bucket, key = bucket_and_key(f"{self.uri}/{name}")
-            with as_os_errors():
-                s3.client(self.options).write(bucket, key, data)
         else:
-            with self.filesystem.open_output_stream(f"{self.path}/{name}") as file:
-                file.write(data)
+            bucket, key = open_bucket(f"{self.uri}/{name}", self.options)
+            bucket.write(key, data)
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file.
@@ -185,10 +180,7 @@ class Folder:
         if self.is_local:
             (self._local / name).unlink(missing_ok=True)
         else:
-            try:
-                self.filesystem.delete_file(f"{self.path}/{name}")
-            except FileNotFoundError:
-                return
+            self.filesystem.delete_file(f"{self.path}/{name}")
 
     def delete_all(self) -> None:
         """Delete it with its contents."""

@@ -1,5 +1,6 @@
 """Options of storage, the same for every job."""
 
+import os
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -89,3 +90,8 @@ def _endpoint_of(session: Any, config: dict[str, Any]) -> str | None:
     endpoint = made.meta.endpoint_url
     host = urlsplit(endpoint).hostname or ""
     return None if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else endpoint
+
+
+def ca_file(session: Any) -> str | None:
+    """The file with the certificates to trust: AWS's setting, or else that of OpenSSL."""
+    return session.get_config_variable("ca_bundle") or os.environ.get("SSL_CERT_FILE")

@@ -1,287 +1,179 @@
-"""A client for S3 and compatible servers: boto3, with a faster path for reading objects.
+"""Buckets of S3 and compatible servers.
 
-boto3 takes 1.4 ms of a core to read an object of 5 KB; pyarrow's client sends two requests (HEAD, GET)
-and does not support requester-pays buckets. `S3.read` sends one GET that botocore signs: 0.5 ms.
+boto3 knows AWS's configuration: credentials, endpoints, regions, addressing, access points. obstore does
+the requests, but for two kinds:
+
+- Listings. obstore ends a listing with an error where one key has an empty part, or a part `.` or `..`.
+- Reads of such keys, and of ranges where the server answers them with the status 200, as rclone does.
+  They cost ten times the CPU time.
 """
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from email.utils import parsedate_to_datetime
-from threading import Lock
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from __future__ import annotations
 
-from lib.storage.options import TIMEOUT_SECONDS, S3Options, session_of
-from lib.storage.retry import ATTEMPTS, Transient, retrying
-from lib.storage.s3_errors import (
-    NO_CREDENTIALS,
-    S3Error,
-    connection_error,
-    error_of,
-    error_of_body,
-)
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from obstore.exceptions import BaseError
+
+from lib.storage.answers import NO_AWS_CREDENTIALS, error_of
+from lib.storage.bucket import CONNECT_SECONDS, Bucket, Object, Prefix, check_size, client_config
+from lib.storage.errors import Fetched, PlaceError, RegionError, place_error, storage_error
+from lib.storage.options import S3Options, ca_file, session_of
 
 # botocore logs at every start where it has found credentials.
 logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
+log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
-CONNECT_SECONDS = 5.0
-SLOWEST_BYTES_A_SECOND = 1 << 20
-"""Large objects get more time than `TIMEOUT_SECONDS`: as long as they arrive at this speed."""
-_CHUNK = 1 << 20
+CREDENTIALS_SECONDS = 300
+"""How long obstore may use credentials; botocore renews temporary ones ten minutes before their end."""
 
 
-class _OtherRegionError(Exception):
-    """The bucket is in another region."""
+@lru_cache(maxsize=64)
+def _client(options: S3Options, timeout: float) -> Any:
+    """The client of boto3, without retries; making one takes a third of a second."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
 
-    def __init__(self, region: str) -> None:
-        super().__init__(region)
-        self.region = region
+    session = session_of(options)
+    style = (session.get_scoped_config().get("s3") or {}).get("addressing_style")
+    config = Config(
+        connect_timeout=min(CONNECT_SECONDS, timeout),
+        read_timeout=timeout,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # Compatible servers rarely support the newer checksums, or buckets as host names.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": style or ("path" if options.endpoint else "auto")},
+        **({"signature_version": UNSIGNED} if options.anonymous else {}),
+    )
+    return boto3.session.Session(botocore_session=session).client(
+        "s3",
+        endpoint_url=options.endpoint,
+        region_name=options.region,
+        config=config,
+        verify=ca_file(session),
+    )
 
 
-class Object(NamedTuple):
-    """A listed object; `modified` in seconds since 1970."""
+class S3Bucket(Bucket):
+    """A bucket of S3; see `Bucket`."""
 
-    key: str
-    size: int
-    etag: str
-    modified: float = 0.0
-
-
-class Prefix(NamedTuple):
-    """A common prefix of keys that are not listed individually."""
-
-    key: str
-
-
-class S3:
-    """A client for one set of options; threads may share it."""
-
-    def __init__(
-        self, options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS
-    ) -> None:
-        """Make a client.
+    def __init__(self, name: str, options: S3Options, attempts: int, timeout: float) -> None:
+        """Connect to nothing yet.
 
         Args:
+            name: of the bucket, or the ARN of an access point.
             options: which server, and as whom.
-            attempts: of all requests but `read`.
-            timeout: seconds to wait for an answer, in each attempt of all requests but `read`.
+            attempts: of each request, at most.
+            timeout: seconds that an attempt may take.
 
         Raises:
+            PlaceError: there are no credentials, or no bucket can have this name.
             UserError: the options are impossible.
         """
-        import boto3
-        import urllib3
-        from botocore import UNSIGNED
-        from botocore.config import Config
-
-        options = options.resolved()
-        self._options = options
-        self._attempts = attempts
-        self._session = session_of(options)
-        config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=timeout,
-            max_pool_connections=CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            # Compatible servers rarely support the newer checksums, or buckets as host names.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"} if options.endpoint else {},
-            **({"signature_version": UNSIGNED} if options.anonymous else {}),
-        )
-        self._client = boto3.session.Session(botocore_session=self._session).client(
-            "s3", endpoint_url=options.endpoint, region_name=options.region, config=config
-        )
-        self._region = self._client.meta.region_name
+        self._name, self._options = name, options.resolved()
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
-        self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
-        self._bases: dict[str, str] = {}
-        self._elsewhere: dict[str, S3] = {}
-        """The clients for buckets in other regions than that of the options."""
-        self._lock = Lock()
+        self._refused = False
+        """Whether obstore refuses the ranges of this server."""
+        super().__init__(self._open(timeout), attempts, timeout)
 
-    def read(
-        self,
-        bucket: str,
-        key: str,
-        start: int = 0,
-        size: int | None = None,
-        max_bytes: int | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-    ) -> tuple[bytes, str]:
-        """Read an object or a range of it in one request; transient failures are retried.
+    def _open(self, timeout: float) -> Any:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+        from obstore.store import S3Store
 
-        Args:
-            bucket: of the object.
-            key: of the object.
-            start: first byte.
-            size: bytes to read; None reads to the end.
-            max_bytes: nothing is read if the object or range is larger.
-            timeout: seconds for one attempt.
+        self._boto = _client(self._options, timeout)
+        session = session_of(self._options)
+        who: dict[str, Any] = {"skip_signature": True}
+        if not self._options.anonymous:
+            if session.get_credentials() is None:
+                raise place_error("access_denied", NO_AWS_CREDENTIALS)
+            ttl = timedelta(seconds=CREDENTIALS_SECONDS)
+            who = {"credential_provider": Boto3CredentialProvider(session, ttl=ttl)}
+        config = client_config(timeout)
+        if (ca := ca_file(session)) is not None:
+            config["root_certificate"] = _certificates(ca)
+        return S3Store(
+            self._name,
+            # Where boto3 finds the bucket, whatever its addressing.
+            endpoint=self._url(),
+            virtual_hosted_style_request=True,
+            region=self._options.region or "us-east-1",
+            request_payer=self._options.requester_pays,
+            client_options=config,
+            retry_config={"max_retries": 0},
+            **who,
+        )
 
-        Returns:
-            The bytes and the etag.
-
-        Raises:
-            S3Error: the object cannot be read.
-        """
-        if size == 0:
-            return b"", ""  # HTTP has no empty range
-        if bucket in self._elsewhere:
-            return self._elsewhere[bucket].read(bucket, key, start, size, max_bytes, timeout)
-        try:
-            return retrying(
-                lambda: self._read(bucket, key, start, size, max_bytes, timeout), timeout
-            )
-        except Transient as failure:
-            raise S3Error("download_error", str(failure)) from None
-        except _OtherRegionError as error:
-            self._elsewhere[bucket] = client(replace(self._options, region=error.region))
-            return self.read(bucket, key, start, size, max_bytes, timeout)
-
-    def _read(
-        self,
-        bucket: str,
-        key: str,
-        start: int,
-        size: int | None,
-        max_bytes: int | None,
-        timeout: float,
-    ) -> tuple[bytes, str]:
-        import urllib3
-
-        headers = {}
-        if start or size is not None:
-            headers["Range"] = f"bytes={start}-{'' if size is None else start + size - 1}"
-        deadline = time.monotonic() + timeout
-        limits = urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout)
-        url = self._base(bucket) + quote(key, safe="/~")
-        try:
-            # Not `request`, which resolves . and .. in a key.
-            response = self._pool.connection_from_url(url).urlopen(
-                "GET", f"/{url.split('/', 3)[3]}", headers=self._signed(url, headers),
-                timeout=limits, retries=False, redirect=False, preload_content=False,
-                decode_content=False,
-            )  # fmt: skip
-            try:
-                data = self._body(response, size, max_bytes, deadline)
-            except BaseException:
-                response.close()  # the unread rest of the body blocks the connection
-                raise
-            response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Transient(connection_error(error)) from None
-        return data, response.headers.get("ETag", "").strip('"')
-
-    def _body(
-        self, response: Any, size: int | None, max_bytes: int | None, deadline: float
-    ) -> bytes:
-        if response.status not in (200, 206):
-            region = response.headers.get("x-amz-bucket-region", self._region)
-            if region != self._region:
-                raise _OtherRegionError(region)
-            raise error_of_body(response.status, response.read(4096))
-        length = response.headers.get("Content-Length")
-        if max_bytes is not None and length is not None and int(length) > max_bytes:
-            raise S3Error("too_large", f"{length} bytes; the limit is {max_bytes}")
-        deadline += int(length or 0) / SLOWEST_BYTES_A_SECOND
-        parts = []
-        read = 0
-        while part := response.read1(_CHUNK):
-            parts.append(part)
-            read += len(part)
-            if max_bytes is not None and read > max_bytes:
-                raise S3Error("too_large", f"more than {max_bytes} bytes, the limit")
-            if time.monotonic() > deadline:
-                raise Transient("the server took too long to send the bytes")
-        if length is not None and read != int(length):
-            raise Transient(f"only {read} of {length} bytes came")
-        if size is not None and response.status == 200 and read > size:
-            raise S3Error("download_error", "the server does not know byte ranges")
-        return b"".join(parts)
-
-    def _signed(self, url: str, headers: dict[str, str]) -> dict[str, str]:
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
-        if self._options.requester_pays:
-            headers["x-amz-request-payer"] = "requester"
-        if self._options.anonymous:
-            return headers
-        credentials = self._session.get_credentials()
-        if credentials is None:
-            raise S3Error("access_denied", NO_CREDENTIALS)
-        request = AWSRequest("GET", url, headers=headers)
-        S3SigV4Auth(credentials, "s3", self._region).add_auth(request)
-        return dict(request.headers.items())
-
-    def _base(self, bucket: str) -> str:
-        """The URL of a bucket, as boto3 derives it from its configuration."""
-        from botocore.exceptions import NoCredentialsError, ParamValidationError
-
-        with self._lock:
-            if bucket not in self._bases:
-                try:
-                    url = self._client.generate_presigned_url(
-                        "get_object", {"Bucket": bucket, "Key": "k"}
-                    )
-                except NoCredentialsError:
-                    raise S3Error("access_denied", NO_CREDENTIALS) from None
-                except ParamValidationError:
-                    raise S3Error("not_found", f"no bucket can be called {bucket!r}") from None
-                self._bases[bucket] = url.partition("?")[0].removesuffix("k")
-            return self._bases[bucket]
-
-    def read_with_age(self, bucket: str, key: str) -> tuple[bytes, str, float]:
-        """An object, its etag, and its age in seconds by the server's clock.
-
-        Raises:
-            S3Error: the object cannot be read.
-        """
+    def _url(self) -> str:
         from botocore.exceptions import BotoCoreError
 
-        answer = self._call("get_object", Bucket=bucket, Key=key, **self._payer)
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        age = (now - answer["LastModified"]).total_seconds()
         try:
-            return answer["Body"].read(), answer["ETag"].strip('"'), age
-        except BotoCoreError:
-            raise S3Error(
-                "download_error", "the connection ended before all bytes had come"
-            ) from None
+            url = self._boto.generate_presigned_url(
+                "get_object", {"Bucket": self._name, "Key": "k"}
+            )
+        except BotoCoreError as error:
+            raise error_of(error) from None
+        return str(url.partition("?")[0].removesuffix("/k"))
 
-    def size(self, bucket: str, key: str) -> tuple[int, str]:
-        """Size and etag of an object.
+    def _read(self, key: str, start: int, size: int | None, max_bytes: int | None) -> Fetched:
+        part = start or size is not None
+        if (part and self._refused) or not _is_plain(key):
+            return self._read_with_boto(key, start, size, max_bytes)
+        try:
+            return super()._read(key, start, size, max_bytes)
+        except BaseError as error:
+            if "NotPartial" not in str(error):
+                raise
+        found = self._read_with_boto(key, start, size, max_bytes)
+        self._refused = True
+        log.info(
+            "the server of %r answers ranges as whole objects: reading takes more CPU time",
+            self._name,
+        )
+        return found
 
-        Raises:
-            S3Error: the object cannot be read.
-        """
-        found = self._call("head_object", Bucket=bucket, Key=key, **self._payer)
-        return found["ContentLength"], found["ETag"].strip('"')
+    def _read_with_boto(
+        self, key: str, start: int, size: int | None, max_bytes: int | None
+    ) -> Fetched:
+        part = {}
+        if start or size is not None:
+            part["Range"] = f"bytes={start}-{'' if size is None else start + size - 1}"
+        answer = self._boto.get_object(Bucket=self._name, Key=key, **part, **self._payer)
+        with answer["Body"] as body:
+            if part and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
+                raise storage_error("download_error", "the server does not know byte ranges")
+            check_size(answer["ContentLength"], max_bytes)
+            return Fetched(body.read(), answer.get("ETag", "").strip('"'))
+
+    def head(self, key: str) -> Object:
+        """See `Bucket`."""
+        if _is_plain(key):
+            return super().head(key)
+        found = self._retried(
+            lambda: self._boto.head_object(Bucket=self._name, Key=key, **self._payer)
+        )
+        modified = found["LastModified"].timestamp()
+        return Object(key, found["ContentLength"], found.get("ETag", "").strip('"'), modified)
 
     def pages(
-        self, bucket: str, prefix: str, after: str = "", folders: bool = False
+        self, prefix: str, after: str = "", folders: bool = False
     ) -> Iterator[list[Object | Prefix]]:
-        """List a prefix in the order of its keys, up to a thousand at a time.
-
-        Args:
-            bucket: to look in.
-            prefix: that the keys begin with.
-            after: list only keys behind this one.
-            folders: list common prefixes in place of the keys of folders below the prefix.
-
-        Raises:
-            S3Error: it cannot be listed.
-        """
+        """See `Bucket`; up to a thousand items a page, with `folders`, too."""
         more: dict[str, Any] = {"StartAfter": after} if after else {}
         if folders:
             more["Delimiter"] = "/"
         while True:
-            page = self._call(
-                "list_objects_v2", Bucket=bucket, Prefix=prefix, **more, **self._payer
+            page = self._retried(
+                lambda: self._boto.list_objects_v2(
+                    Bucket=self._name, Prefix=prefix, **more, **self._payer
+                )
             )
             found: list[Object | Prefix] = [
                 Object(o["Key"], o["Size"], o["ETag"].strip('"'), o["LastModified"].timestamp())
@@ -295,78 +187,42 @@ class S3:
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
 
-    def write(self, bucket: str, key: str, data: bytes, **conditions: str) -> str | None:
-        """Write an object, whole or not at all.
-
-        Args:
-            bucket: to write into.
-            key: of the object.
-            data: its bytes.
-            conditions: `IfNoneMatch="*"`, `IfMatch=etag`.
-
-        Returns:
-            The etag; None if a condition does not hold.
-
-        Raises:
-            S3Error: it cannot be written.
-        """
+    def _retried(self, operation: Any, conditional: bool = False) -> Any:
         try:
-            answer = self._call("put_object", Bucket=bucket, Key=key, Body=data, **conditions)
-        except S3Error as error:
-            if conditions and error.status == "precondition":
-                return None
-            raise
-        return answer["ETag"].strip('"')
+            return super()._retried(operation, conditional)
+        except RegionError:
+            region = self._region()
+            if region in (None, self._options.region):
+                raise
+        self._options = replace(self._options, region=region)
+        self._store = self._open(self._timeout)
+        return super()._retried(operation, conditional)
 
-    def copy(self, bucket: str, source: str, target: str) -> None:
-        """Copy an object within its bucket."""
-        self._call(
-            "copy_object", Bucket=bucket, Key=target, CopySource={"Bucket": bucket, "Key": source}
-        )
-
-    def delete(self, bucket: str, key: str) -> None:
-        """Delete an object; none is no error."""
-        self._call("delete_object", Bucket=bucket, Key=key)
-
-    def delete_all(self, bucket: str, keys: Sequence[str]) -> None:
-        """Delete objects, a thousand in a request.
-
-        Raises:
-            S3Error: one cannot be deleted.
-        """
-        for start in range(0, len(keys), 1000):
-            some = [{"Key": key} for key in keys[start : start + 1000]]
-            answer = self._call(
-                "delete_objects", Bucket=bucket, Delete={"Objects": some, "Quiet": True}
-            )
-            if errors := answer.get("Errors"):
-                raise S3Error("download_error", f"cannot delete {errors[0].get('Key')!r}")
-
-    def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    def _region(self) -> str | None:
+        """Where the bucket is; its server says so even where it refuses."""
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, operation)(**arguments)
+            answer = self._boto.head_bucket(Bucket=self._name)
         except ClientError as error:
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            refusal = error_of(status, error.response.get("Error", {}).get("Code", ""))
-            if isinstance(refusal, Transient):  # boto3 has retried
-                refusal = S3Error("download_error", f"{refusal} (tried {self._attempts} times)")
-            raise refusal from None
-        except NoCredentialsError:
-            raise S3Error("access_denied", NO_CREDENTIALS) from None
-        except BotoCoreError as error:
-            raise S3Error("download_error", f"{str(error).splitlines()[0]}") from None
+            answer = error.response
+        except BotoCoreError:
+            return None
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        region = headers.get("x-amz-bucket-region")
+        return None if region is None else str(region)
 
 
-_clients: dict[tuple[S3Options, int, float], S3] = {}
-_clients_lock = Lock()
+def _is_plain(key: str) -> bool:
+    """Whether obstore can address the key."""
+    return key.isprintable() and not {"", ".", ".."} & {*key.split("/")}
 
 
-def client(options: S3Options, attempts: int = ATTEMPTS, timeout: float = TIMEOUT_SECONDS) -> S3:
-    """The client of this process for some options; making one takes a third of a second."""
-    wanted = options, attempts, timeout
-    with _clients_lock:
-        if wanted not in _clients:
-            _clients[wanted] = S3(*wanted)
-        return _clients[wanted]
+def _certificates(file: str) -> bytes:
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123
+            return opened.read()
+    except OSError as error:
+        raise PlaceError(
+            error.errno, f"cannot read the certificates in {file!r}: {error.strerror}"
+        ) from None

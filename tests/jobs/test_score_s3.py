@@ -16,7 +16,6 @@ from pyarrow.fs import FileSelector
 
 from lib.output.run_lock import RunLock
 from lib.storage.folder import Folder, folder
-from lib.storage.s3 import client
 from lib.storage.uris import bucket_and_key
 from tests.bundles import make_bundle
 from tests.nasty import jpeg
@@ -221,7 +220,7 @@ def test_faults_then_retry_then_update(
     s3.put("s3://faulty/9/999.jpg", (archive / "0/000.jpg").read_bytes())
     s3.put("s3://faulty/0/004.jpg", (archive / "0/008.jpg").read_bytes())
     proxy.asked.clear()
-    client(s3.options).delete("faulty", "1/005.jpg")
+    s3.open("s3://faulty/")[0].delete(["1/005.jpg"])
     status, text = run_job(head.environment, log, *command, "--update", "--prune")
     assert status == 0, text
     assert "1 new, 1 changed, 1 vanished, dropped" in text

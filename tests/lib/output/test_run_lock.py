@@ -9,9 +9,8 @@ import pytest
 from lib.common.errors import UserError
 from lib.output import run_lock
 from lib.output.run_lock import FILE, RunLock
-from lib.storage import s3
+from lib.storage.buckets import open_bucket
 from lib.storage.folder import Folder, folder
-from lib.storage.uris import bucket_and_key
 from tests.ray_head import PROJECT
 from tests.s3_server import Proxy
 
@@ -34,7 +33,7 @@ def output(
     if request.param == "local":
         return folder(tmp_path / "out")
     proxy.conditional = request.param == "s3"
-    proxy.server.bucket("locks")
+    proxy.server.make_bucket("locks")
     return folder(f"s3://locks/{tmp_path.name}", proxy.options)
 
 
@@ -143,7 +142,6 @@ def test_a_run_whose_lock_has_expired_stops(
 
 
 def _is_conditional(output: Folder) -> bool:
-    bucket, key = bucket_and_key(f"{output.uri}/probe")
-    client = s3.client(output.options)
-    client.write(bucket, key, b"")
-    return client.write(bucket, key, b"", IfNoneMatch="*") is None
+    bucket, key = open_bucket(f"{output.uri}/probe", output.options)
+    bucket.write(key, b"")
+    return bucket.write(key, b"", new=True) is None

@@ -14,26 +14,24 @@ from typing import cast
 from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
 
 from lib.archive import listing, tar_ranges
 from lib.archive.archive import Archive, Position, Reading
-from lib.archive.entry import File
-from lib.archive.listing import ArrowListing
 from lib.archive.manifest import read_manifest, update, write_manifest
 from lib.common.errors import UserError
 from lib.scoring.stages.fetch import CHANGED, CONTAINER_CHANGED, Fetch
 from lib.scoring.stages.stage import Stopwatch
-from lib.storage import filesystem, retry
-from lib.storage import s3 as s3_module
+from lib.storage import retry
+from lib.storage.bucket import Bucket, Object, Prefix
+from lib.storage.buckets import _bucket as cached_bucket
 from lib.storage.errors import FetchError
-from lib.storage.fetch import fetch, open_file
+from lib.storage.fetch import fetch
 from lib.storage.folder import Folder, folder
 from lib.storage.options import S3Options
 from lib.storage.retry import Transient, pause_seconds, retrying
-from lib.storage.s3 import S3, Object, Prefix
+from lib.storage.s3 import _client as cached_client
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server
 
 IMAGES = 120
@@ -96,7 +94,8 @@ def test_the_bytes_of_every_image(
 @pytest.mark.usefixtures("packed")
 def test_neighbours_in_a_tar_are_one_request(proxy: Proxy) -> None:
     fetched(proxy, "s3://packed/shard.tar")
-    assert proxy.asked == {("GET", "packed/shard.tar"): -(-IMAGES // 32)}
+    wasted = 1  # this server's first range shows that obstore does not take its ranges
+    assert proxy.asked == {("GET", "packed/shard.tar"): -(-IMAGES // 32) + wasted}
 
 
 @pytest.fixture
@@ -119,8 +118,8 @@ def test_what_passes_is_tried_again(
     )
     found = fetched(proxy, f"s3://{source}", timeout=1 if fault == "stall" else 20).to_pylist()
     assert proxy.faults[fault] > 0
+    assert {row["error"] for row in found} == {None}
     assert [row["data"] for row in found] == list(images.values())
-    assert all(row["error"] is None for row in found)
 
 
 @pytest.mark.usefixtures("hurry")
@@ -231,7 +230,10 @@ class _Elsewhere(BaseHTTPRequestHandler):
         self.send_header("x-amz-bucket-region", "eu-north-1")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET
 
     def log_message(self, *_: object) -> None:
         pass
@@ -294,7 +296,7 @@ def test_a_server_that_comes_back_is_waited_for() -> None:
             raise Transient("the server cannot be reached")
         return "data"
 
-    assert retrying(down, 60, waited.append) == "data"
+    assert retrying(down, 60, wait=waited.append) == "data"
 
 
 # --- Listing ----------------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ class _FlatAndFolder:
     pages_given = 0
 
     def pages(
-        self, bucket: str, prefix: str, after: str = "", folders: bool = False
+        self, prefix: str, after: str = "", folders: bool = False
     ) -> Iterator[list[Object | Prefix]]:
         if not folders:
             yield [Object("0/a.jpg", 1, "x")]
@@ -336,7 +338,7 @@ class _FlatAndFolder:
 
 def test_flat_keys_beside_a_folder_are_given_as_they_are_listed() -> None:
     client = _FlatAndFolder()
-    keys = (item.key for item in listing._objects(cast(S3, client), "bucket", "", ""))
+    keys = (item.key for item in listing._objects(cast(Bucket, client), "", ""))
     assert next(keys) == "0/a.jpg"
     assert client.pages_given <= 2 + listing.MOST_AHEAD // 1000
     assert sum(1 for _ in keys) == 1_000_000
@@ -355,7 +357,7 @@ def test_a_tar_that_does_not_answer_stops_the_listing(proxy: Proxy, tmp_path: Pa
 
 @pytest.mark.usefixtures("packed")
 def test_an_unchanged_tar_is_not_read_again(
-    proxy: Proxy, images: dict[str, bytes], tmp_path: Path
+    s3: S3Server, proxy: Proxy, images: dict[str, bytes], tmp_path: Path
 ) -> None:
     manifest = folder(tmp_path)
 
@@ -365,8 +367,8 @@ def test_an_unchanged_tar_is_not_read_again(
     def read() -> set[str]:
         return {key for method, key in proxy.asked if method == "GET" and key.endswith(".tar")}
 
-    data = (proxy.server.root / "packed" / "shard.tar").read_bytes()
-    proxy.server.bucket("updated")
+    data = (s3.root / "packed" / "shard.tar").read_bytes()
+    s3.bucket("updated")
     for name in ("a.tar", "b.tar"):
         proxy.server.put(f"s3://updated/{name}", data)
     old = write_manifest(archive(), manifest)
@@ -511,7 +513,8 @@ def test_the_usual_environment_and_files(
     found = S3Options(profile="mine").resolved()
     assert found == S3Options(s3.endpoint, "eu-north-1", "mine")
     uri = f"s3://images/{next(iter(images))}"
-    s3_module._clients.clear()
+    cached_bucket.cache_clear()
+    cached_client.cache_clear()
     assert fetch(uri, 10**6, options=S3Options(profile="mine")).data == next(iter(images.values()))
     monkeypatch.setenv("AWS_PROFILE", "mine")
     assert S3Options().resolved() == found
@@ -519,7 +522,8 @@ def test_the_usual_environment_and_files(
     assert S3Options().resolved().endpoint == "http://127.0.0.1:1"
     with pytest.raises(UserError, match="nobody"):
         S3Options(profile="nobody").resolved()
-    s3_module._clients.clear()
+    cached_bucket.cache_clear()
+    cached_client.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -533,42 +537,3 @@ def test_credentials_in_addresses_are_not_repeated(make: object) -> None:
     with pytest.raises(UserError) as caught:
         make()  # type: ignore[operator]
     assert SECRET_KEY not in str(caught.value)
-
-
-# --- Other storages, through pyarrow ----------------------------------------------------------------
-
-
-def test_a_storage_that_pyarrow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`gs://` and `az://` differ in nothing but pyarrow's file system; a local one stands in for it."""
-    (tmp_path / "b" / "sub").mkdir(parents=True)
-    for name in ("b/z.jpg", "b/a.jpg", "b/sub/m.jpg", "b/notes.txt"):
-        (tmp_path / name).write_bytes(name.encode())
-    local = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
-    monkeypatch.setattr(
-        filesystem, "_arrow_filesystem", lambda uri: (local, uri.split("://", 1)[1])
-    )
-    found = list(Archive(["gs://b"]))
-    assert [entry.uri for entry in found] == ["gs://b/a.jpg", "gs://b/sub/m.jpg", "gs://b/z.jpg"]
-    assert fetch("gs://b/sub/m.jpg", 100).data == b"b/sub/m.jpg"
-    with pytest.raises(FetchError) as caught:
-        fetch("gs://b/none.jpg", 100)
-    assert caught.value.status == "not_found"
-    behind = [f.uri for f in ArrowListing("gs://b").files("gs://b/a.jpg") if isinstance(f, File)]
-    assert behind == ["gs://b/sub/m.jpg", "gs://b/z.jpg"]
-    with open_file("gs://b/a.jpg") as file:
-        assert file.read(3) == b"b/a"
-    target = folder("gs://b/sub")
-    target.write("run.json", b"{}")
-    assert target.read("run.json") == b"{}"
-
-
-def test_a_build_without_that_storage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(fs, "GcsFileSystem")
-    with pytest.raises(UserError, match="needs pyarrow's GcsFileSystem, which this build"):
-        Archive(["gs://bucket/photos"])
-
-
-def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
-    with pytest.raises(UserError, match="AZURE_STORAGE_ACCOUNT"):
-        list(Archive(["az://container/photos"]))

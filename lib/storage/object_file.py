@@ -1,20 +1,19 @@
-"""An S3 object as a file that is read by ranges."""
+"""An object of a bucket as a file that is read by ranges."""
 
 import errno
 import io
 from typing import Any
 
-from lib.storage.options import TIMEOUT_SECONDS
-from lib.storage.s3 import S3
-from lib.storage.s3_errors import as_os_errors
+from lib.storage.bucket import Bucket
 
 
-class RangeFile(io.RawIOBase):
+class ObjectFile(io.RawIOBase):
     """An object as an unbuffered, seekable file: each read is one request."""
 
-    def __init__(self, s3: S3, bucket: str, key: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._s3, self._bucket, self._key, self._timeout = s3, bucket, key, timeout
-        self.size, self.etag = s3.size(bucket, key)
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self._bucket, self._key = bucket, key
+        found = bucket.head(key)
+        self.size, self.etag = found.size, found.etag
         self._position = 0
 
     def readable(self) -> bool:
@@ -36,13 +35,14 @@ class RangeFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as there are and fit."""
+        """Read as many bytes as there are and fit.
+
+        Raises:
+            OSError: they cannot be read, or the object has changed.
+        """
         count = max(0, min(len(buffer), self.size - self._position))
         if count:
-            with as_os_errors():
-                data, etag = self._s3.read(
-                    self._bucket, self._key, self._position, count, timeout=self._timeout
-                )
+            data, etag = self._bucket.read(self._key, self._position, count)
             if etag != self.etag:
                 raise OSError(errno.EIO, "the file has changed while it was read")
             count = len(data)
