@@ -9,8 +9,10 @@ import pytest
 from tests.ray_head import RayHead, ray_head
 from tests.s3_server import (
     ENVIRONMENT,
+    MotoServer,
     Proxy,
     S3Server,
+    moto_server,
     proxy_before,
     s3_server,
 )
@@ -37,6 +39,20 @@ def s3() -> Iterator[S3Server]:
             patch.setenv(name, value)
         with s3_server() as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+def moto(s3: S3Server) -> Iterator[MotoServer]:
+    """Another one, which answers ranges and conditions as AWS does."""
+    with moto_server() as running:
+        yield running
+
+
+@pytest.fixture
+def moto_proxy(moto: MotoServer) -> Iterator[Proxy]:
+    """The same behind a proxy."""
+    with proxy_before(moto) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class OnLoopback:
     """What answers as S3 at a port of this machine."""
 
     port: int
+    scheme: str = "http"
 
     def open(self, uri: str) -> tuple[Bucket, str]:
         """The bucket of a URI and the key in it."""
@@ -78,7 +80,7 @@ class OnLoopback:
     @property
     def endpoint(self) -> str:
         """For the option `--s3.endpoint`."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def options(self) -> S3Options:
@@ -173,6 +175,7 @@ class Proxy(OnLoopback):
         hanging: set when a request hangs, which it does until it is released.
         look: is shown the headers of every request, their names in lower case.
         conditional: check `If-None-Match` and `If-Match`, as S3 does and rclone does not.
+        refuses: is shown method, bucket/key?query and headers; gives a status to refuse a request with.
     """
 
     server: OnLoopback
@@ -184,14 +187,25 @@ class Proxy(OnLoopback):
     released: Event = field(default_factory=Event)
     look: Callable[[dict[str, str]], None] = lambda headers: None
     conditional: bool = False
+    refuses: Callable[[str, str, dict[str, str]], int | None] = lambda method, path, headers: None
     lock: Lock = field(default_factory=Lock)
+    scheme: str = "http"
 
     def reset(self) -> None:
         """Let go of what hangs, and forget everything."""
         self.released.set()
         fresh = Proxy(self.server, self.port)
         with self.lock:
-            for name in ("rule", "asked", "faults", "hanging", "released", "look", "conditional"):
+            for name in (
+                "rule",
+                "asked",
+                "faults",
+                "hanging",
+                "released",
+                "look",
+                "conditional",
+                "refuses",
+            ):
                 setattr(self, name, getattr(fresh, name))
 
     def fault(self, method: str, key: str) -> Fault | None:
@@ -218,10 +232,18 @@ class Proxy(OnLoopback):
 
 
 @contextmanager
-def proxy_before(server: OnLoopback) -> Iterator[Proxy]:
-    """Run a proxy."""
-    proxy = Proxy(server, 0)
+def proxy_before(
+    server: OnLoopback, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Proxy]:
+    """Run a proxy; with files of a certificate and its key, one that speaks TLS."""
+    proxy = Proxy(server, 0, scheme="http" if certificate is None else "https")
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(proxy))
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        httpd.socket = context.wrap_socket(
+            httpd.socket, server_side=True, do_handshake_on_connect=False
+        )
     httpd.daemon_threads = True
     proxy.port = httpd.server_address[1]
     thread = Thread(target=httpd.serve_forever, daemon=True)
@@ -241,7 +263,11 @@ def _handler_for(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             key = unquote(urlsplit(self.path).path).lstrip("/")
-            proxy.look({name.lower(): value for name, value in self.headers.items()})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            proxy.look(headers)
+            if (status := proxy.refuses(self.command, unquote(self.path), headers)) is not None:
+                self._refuse(status)
+                return
             fault = proxy.fault(self.command, key)
             if fault in ("503", "403", "404"):
                 self._refuse(int(fault))
@@ -259,7 +285,7 @@ def _handler_for(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self._answer(body, fault)
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # the client may go at any time
+            with suppress(ConnectionError, ssl.SSLError):  # the client may go at any time
                 super().handle()
 
         do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _pass_on  # noqa: N815
@@ -267,9 +293,10 @@ def _handler_for(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: bytes, fault: Fault | None) -> None:
             upstream = http.client.HTTPConnection("127.0.0.1", proxy.server.port, timeout=60)
             try:
-                upstream.putrequest(
-                    self.command, self.path, skip_host=True, skip_accept_encoding=True
-                )
+                # As a proxy of HTTP_PROXY it is asked for the whole URL.
+                whole = urlsplit(self.path)
+                path = whole._replace(scheme="", netloc="").geturl()
+                upstream.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     upstream.putheader(name, value)  # Host, too: it is signed
                 upstream.endheaders(body)
@@ -303,10 +330,12 @@ def _handler_for(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
         def _refuse(self, status: int) -> None:
             codes = {
-                503: "SlowDown",
+                400: "InvalidRequest",
                 403: "AccessDenied",
                 404: "NoSuchKey",
                 412: "PreconditionFailed",
+                501: "NotImplemented",
+                503: "SlowDown",
             }
             # Some servers repeat the request in their answer, credentials included.
             secrets = self.headers.get("Authorization", "")

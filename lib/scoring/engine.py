@@ -153,9 +153,12 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        last = lines[-1] if lines else type(error).__name__
+        ours = f"{UserError.__module__}.{UserError.__name__}: "
+        if last.startswith(ours):  # of a worker
+            raise UserError(f"the run stopped: {last.removeprefix(ours)}; then {remedy}") from error
         raise UserError(
-            f"the run stopped: {lines[-1] if lines else type(error).__name__}; {remedy}; "
-            "/tmp/ray/session_latest/logs has the details"
+            f"the run stopped: {last}; {remedy}; /tmp/ray/session_latest/logs has the details"
         ) from error
 
 

@@ -103,10 +103,10 @@ def _of_obstore(error: Exception, conditional: bool) -> Exception:
         return place_error("download_error", UNTRUSTED)
     if "dns error" in details:
         return Transient("the server's name is unknown", of_place=True)
-    if "TimedOut" in details or "kind: Timeout" in details:
-        return Transient(TOO_SLOW)
     if "ConnectError" in details:
         return Transient("the server cannot be reached", of_place=True)
+    if "TimedOut" in details:  # before it answered at all, or in a body
+        return Transient(TOO_SLOW, of_place="error sending request" in head)
     if "HTTP error" in head:
         return Transient(BROKEN)
     return storage_error(

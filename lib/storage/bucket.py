@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from lib.storage.answers import error_of
-from lib.storage.errors import Fetched, PlaceError, storage_error
+from lib.storage.errors import Fetched, storage_error
 from lib.storage.retry import Transient, pause_seconds, retrying
 
 if TYPE_CHECKING:
@@ -125,8 +127,6 @@ class Bucket:
 
         try:
             return self._retried(look)
-        except PlaceError:
-            raise
         except FileNotFoundError:
             return None
 
@@ -226,24 +226,17 @@ class Bucket:
         self._retried(lambda: obstore.copy(self._store, source, target))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, many in a request where the server can; what does not exist is no error.
+        """Delete objects, ten at a time; what does not exist is no error.
 
         Raises:
             OSError: one cannot be deleted.
         """
-        if len(keys) > 1:
-            try:
-                obstore.delete(self._store, keys)
-                return
-            except (BaseError, OSError):
-                pass  # some servers know no such request, or stop at the first that does not exist
-        for key in keys:
-            try:
-                self._retried(lambda key=key: obstore.delete(self._store, key))  # type: ignore[misc]
-            except PlaceError:
-                raise
-            except FileNotFoundError:
-                continue
+        try:
+            self._retried(lambda: obstore.delete(self._store, list(keys)))
+        except FileNotFoundError:  # Google and Azure stop at the first that does not exist
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    self._retried(partial(obstore.delete, self._store, key))
 
     def _retried(self, operation: Callable[[], Result], conditional: bool = False) -> Result:
         def attempt() -> Result:

@@ -35,14 +35,17 @@ class S3Options:
         """The same options, completed by this machine's environment and AWS config files.
 
         Raises:
-            UserError: the profile is unknown, or the endpoint is no URL.
+            UserError: the profile is unknown, the endpoint is no URL, or the region no name of one.
         """
         from botocore.exceptions import BotoCoreError
+        from botocore.utils import validate_region_name
 
         try:
             session = session_of(self)
             config = session.get_scoped_config()
             endpoint = self.endpoint or _endpoint_of(session, config)
+            region = self.region or session.get_config_variable("region") or "us-east-1"
+            validate_region_name(region)
         except BotoCoreError as error:
             raise UserError(f"AWS's configuration: {error}") from None
         if endpoint is not None:
@@ -52,7 +55,6 @@ class S3Options:
                 raise UserError(
                     "the endpoint of S3 must be a URL such as http://127.0.0.1:9000, no user in it"
                 )
-        region = self.region or session.get_config_variable("region") or "us-east-1"
         profile = self.profile or session.get_config_variable("profile")
         return replace(self, endpoint=endpoint, region=region, profile=profile)
 

@@ -104,6 +104,8 @@ class S3Bucket(Bucket):
             # Where boto3 finds the bucket, whatever its addressing.
             endpoint=self._url(),
             virtual_hosted_style_request=True,
+            # Some servers do not know it, or want another checksum than the one that is sent.
+            disable_bulk_delete=True,
             region=self._options.region or "us-east-1",
             request_payer=self._options.requester_pays,
             client_options=config,

@@ -35,6 +35,9 @@ LARGEST_GAP = 256 << 10
 LARGEST_READ = 16 << 20
 """Images of one tar are read together if no more than these bytes lie between, up to so many together."""
 
+FEWEST_TO_STOP = 8
+"""A run stops if all of a worker's first images, so many at least, fail because of a whole server."""
+
 CHANGED = "the file has changed since it was listed; labelled as it is now"
 CONTAINER_CHANGED = "the file that the image is in has changed since it was listed: use --update"
 
@@ -77,13 +80,21 @@ class Fetch:
     def setup(self, watch: Stopwatch) -> None:
         """Make ready to read several images at once."""
         self._watch = watch
+        self._begun = False
         self._threads = ThreadPoolExecutor(READS_AT_A_TIME, "fetch")
         self._table = _OpenTable(self.column, self.s3, self.max_bytes, self.timeout)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Read the bytes of all images of the batch."""
+        """Read the bytes of all images of the batch.
+
+        Raises:
+            UserError: none of the first images could be read, for a reason that holds for all.
+        """
         with self._watch("fetch"):
             fetched = self._fetch(_places(batch))
+        if not self._begun:
+            _check_first(fetched)
+            self._begun = True
         columns = pa.Table.from_pylist(fetched, schema=FETCHED)
         batch = batch.drop_columns([n for n in PLACE if n != "uri" and n in batch.column_names])
         for name in FETCHED.names:
@@ -126,7 +137,7 @@ class Fetch:
         try:
             data, etag = fetch(place.uri, self.max_bytes, options=self.s3, timeout=self.timeout)
         except FetchError as error:
-            return {"status": error.status, "error": str(error)}
+            return _failed(error)
         changed = place.etag is not None and etag and etag != place.etag
         return {"data": data, "note": CHANGED if changed else None}
 
@@ -144,7 +155,7 @@ class Fetch:
         try:
             data, etag = fetch(tar, max(end - start, 0), start, end - start, self.s3, self.timeout)
         except FetchError as error:
-            return rows + [(p.row, _error(error.status, str(error))) for p in wanted]
+            return rows + [(p.row, _failed(error)) for p in wanted]
         for p in wanted:
             if p.etag is not None and etag and etag != p.etag:
                 rows.append((p.row, _error("download_error", CONTAINER_CHANGED)))
@@ -253,12 +264,24 @@ class _OpenTable:
         raise OSError("it has fewer rows than when it was listed")
 
 
+def _check_first(rows: Sequence[Row]) -> None:
+    """Labelling a million images as errors helps nobody: their bucket or server is what is wrong.
+
+    Raises:
+        UserError: it is.
+    """
+    if len(rows) >= FEWEST_TO_STOP and all(row.get("of_place") for row in rows):
+        raise UserError(f"none of the first {len(rows)} images could be read: {rows[0]['error']}")
+
+
+def _failed(error: FetchError) -> Row:
+    return {**_error(error.status, str(error)), "of_place": error.of_place}
+
+
 def _why_unread(error: Exception) -> Row:
     """Status and error of the images of a table that cannot be read."""
-    if isinstance(error, FileNotFoundError):
-        return _error("not_found", "no such file")
-    if isinstance(error, PermissionError):
-        return _error("access_denied", "no permission to read the file")
+    if isinstance(error, OSError):
+        return _failed(FetchError.of(error))
     status = "decode_error" if isinstance(error, pa.ArrowException) else "download_error"
     return _error(status, f"the table cannot be read: {reason_of(error)}")
 
