@@ -16,9 +16,15 @@ class File(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """A skipped file, and the reason."""
+    """A skipped file, and the reason.
+
+    Attributes:
+        reason: "other file type" and so on.
+        uri: of the file, where a better reason may follow from its place.
+    """
 
     reason: str
+    uri: str = ""
 
 
 class Entry(NamedTuple):
