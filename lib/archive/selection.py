@@ -31,7 +31,7 @@ class Selection:
             options: for S3.
         """
         self._root = root
-        self._exclude = [f"{folder}/" for folder in _below(root, exclude)]
+        self._exclude = tuple(f"{folder}/" for folder in _below(root, exclude))
         self._all_files = all_files
         self._options = options
         self._known: dict[str, bool] = {}
@@ -54,7 +54,7 @@ class Selection:
         """The same without a look into any folder, so other runs are not recognised."""
         if not self._all_files and is_system_file(self._place(uri)):
             return SYSTEM_FILE
-        if any(uri.startswith(folder) for folder in self._exclude):
+        if uri.startswith(self._exclude):
             return OUTPUT_OF_A_RUN
         return None
 
@@ -64,6 +64,8 @@ class Selection:
     def _is_in_an_output(self, uri: str) -> bool:
         place = self._place(uri)
         *folders, _ = place.split("/")
+        if FOLDERS.isdisjoint(folders):
+            return False
         for depth, name in enumerate(folders):
             if name not in FOLDERS:
                 continue

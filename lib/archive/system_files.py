@@ -26,9 +26,9 @@ def is_system_file(path: str) -> bool:
     Args:
         path: relative to the source, with slashes; the path of a folder ends in a slash.
     """
-    *folders, name = path.lower().split("/")
-    return (
-        name.startswith(FILE_PREFIX)
-        or name in FILES
-        or any(part in FOLDERS or part.startswith(FOLDER_PREFIX) for part in folders)
-    )
+    path = path.lower()
+    *folders, name = path.split("/")
+    if name.startswith(FILE_PREFIX) or name in FILES or not FOLDERS.isdisjoint(folders):
+        return True
+    # First a quick look, for millions of files.
+    return FOLDER_PREFIX in path and any(part.startswith(FOLDER_PREFIX) for part in folders)
