@@ -9,17 +9,22 @@ def with_lower_scheme(uri: str) -> str:
     return scheme + uri[len(scheme) :]
 
 
+def is_data_uri(name: str) -> bool:
+    """Whether the name is the image itself: `data:image/jpeg;base64,...`."""
+    return name[:5].lower() == "data:"
+
+
 def named_uri(name: str, base: str) -> str | None:
     """The uri of an image that a table names; None where it leads out of the bucket.
 
     Args:
-        name: a path, a uri, or a `data:` URI.
+        name: a path or a uri.
         base: the folder to which names are relative, without a slash at the end. In object storage `.`
             and `..` in a relative name are resolved, because keys are plain text there.
     """
     if scheme_of(name):
         return with_lower_scheme(name)
-    if name.startswith(("/", FILE_SCHEME)) or name[:5].lower() == "data:":
+    if name.startswith(("/", FILE_SCHEME)) or is_data_uri(name):
         return name
     return _in_bucket(name, base) if scheme_of(base) else f"{base}/{name}"
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.archive.entry import PARQUET, Entry, File, suffix_of
-from lib.archive.image_names import named_uri
+from lib.archive.image_names import is_data_uri, named_uri
 from lib.common.errors import UserError, reason_of
 from lib.storage.fetch import open_file
 from lib.storage.options import S3Options
@@ -23,6 +23,8 @@ from lib.storage.options import S3Options
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
 """Default columns with the names of the images, in order of preference."""
 BATCH_ROWS = 10_000
+csv.field_size_limit(64 << 20)
+"""Characters of a field of CSV; Python's 128 KiB are too few for images in `data:` URIs."""
 
 ColumnContent = Literal["bytes", "struct", "uri"]
 
@@ -212,6 +214,8 @@ class Table:
         if not name:
             nothing = "not_found: the row of the table names no image"
             return Entry(f"{self.file.uri}#{number}", None, None, fault=nothing, extra=extra)
+        if is_data_uri(name):  # it would make every label row as large as its image
+            return Entry(f"{self.file.uri}#{number}", None, None, container=name, extra=extra)
         uri = named_uri(name, self.base)
         if uri is None:
             outside = "not_found: the name leads out of the bucket"

@@ -3,7 +3,6 @@
 import io
 import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,38 +16,11 @@ from lib.archive.system_files import is_system_file
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.folder import folder
-from tests.s3_server import S3Server
-
-Place = tuple[str, Reading]
-"""A source, and how to read it."""
-Make = Callable[[dict[str, bytes]], Place]
-
-
-def write(root: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
+from tests.lib.archive.conftest import Make, write
 
 
 def images(*names: str) -> dict[str, bytes]:
     return {name: name.encode() for name in names}
-
-
-@pytest.fixture(params=["local", "s3"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Makes an archive of files, on a local disk and in a bucket."""
-
-    def local(files: dict[str, bytes]) -> Place:
-        return str(write(tmp_path / "tree", files)), Reading()
-
-    def s3(files: dict[str, bytes]) -> Place:
-        server: S3Server = request.getfixturevalue("s3")
-        bucket = request.node.name.translate(str.maketrans("_[", "--", "]"))[-60:].strip("-")
-        write(server.bucket(bucket) / "tree", files)
-        return f"s3://{bucket}/tree", Reading(s3=server.options)
-
-    return local if request.param == "local" else s3
 
 
 def listed(source: str, reading: Reading) -> tuple[list[str], dict[str, int]]:
