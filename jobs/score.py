@@ -182,13 +182,7 @@ def label(options: Options) -> int:
     s3 = options.s3.resolved_for(*options.images, options.output, options.model)
     bundle = read_bundle(folder(options.model, s3))
     output = folder(options.output, s3)
-    reading = Reading(
-        options.column,
-        carry=options.carry,
-        s3=s3,
-        all_files=options.all_files,
-        exclude=run_outputs.places(output),
-    )
+    reading = reading_of(options, s3, output)
     run = run_id(output, options.fingerprint(bundle))
     if options.log_json:
         logs.as_json(run)
@@ -202,6 +196,17 @@ def label(options: Options) -> int:
         forget_rows(output, options.retried)
         summary = label_images(options, bundle, manifest, output, reading, run)
         return check_result(options, summary, manifest, output)
+
+
+def reading_of(options: Options, s3: S3Options, output: Folder) -> Reading:
+    """How to read the archive; the output may lie in it."""
+    return Reading(
+        options.column,
+        carry=options.carry,
+        s3=s3,
+        all_files=options.all_files,
+        exclude=run_outputs.places(output),
+    )
 
 
 def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:

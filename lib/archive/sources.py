@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lib.archive.entry import PARQUET, Entry, File, Skip, suffix_of
 from lib.archive.listing import ArrowListing, LocalListing, S3Listing
 from lib.archive.selection import Selection
+from lib.common.errors import UserError, reason_of
 from lib.storage.uris import local_path, scheme_of
 
 
@@ -29,15 +30,19 @@ class Selected:
 
         Raises:
             UserError: the folder cannot be listed.
-            OSError: a folder of another run cannot be read.
         """
         for found in self.listing.files(after):
-            if isinstance(found, Skip):
-                # Whether it lies in the output of another run is not worth requests.
-                reason = self.selection.why_skipped_by_name(found.uri)
-            else:
-                reason = self.selection.why_skipped(found.uri)
+            reason = self._why_skipped(found)
             yield Skip(reason) if reason else found
+
+    def _why_skipped(self, found: File | Skip) -> str | None:
+        if isinstance(found, Skip):
+            # Whether it lies in the output of another run is not worth requests.
+            return self.selection.why_skipped_by_name(found.uri)
+        try:
+            return self.selection.why_skipped(found.uri)
+        except OSError as error:
+            raise UserError(f"cannot list {self.uri!r}: {reason_of(error)}") from None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from lib.archive.archive import Archive, Position, Reading
 from lib.archive.image_names import named_uri, with_lower_scheme
 from lib.archive.manifest import write_manifest
 from lib.common.errors import UserError
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.stage import Stopwatch
 from lib.storage.folder import folder
 from tests.lib.archive.conftest import Make
 from tests.s3_server import S3Server
@@ -146,6 +148,18 @@ def test_an_image_as_a_data_uri_has_a_short_uri(tmp_path: Path, suffix: str) -> 
     assert [(e.uri, e.container, e.offset) for e in Archive([str(table)])] == [
         (f"{table}#0", "DATA:,x", None), (f"{table}#1", large, None)
     ]  # fmt: skip
+
+
+def test_an_image_as_a_data_uri_is_fetched_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A storage that does not know the scheme reads the file of this name.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data:,x").write_bytes(b"x")
+    row = {"uri": "t.csv#0", "container": "data:,x"}
+    stage = Fetch(10**6)
+    stage.setup(Stopwatch())
+    assert stage(pa.Table.from_pylist([row, row]))["data"].to_pylist() == [b"x", b"x"]
 
 
 @pytest.mark.parametrize(
