@@ -55,7 +55,8 @@ class Options:
 
     Attributes:
         images: Folders or s3:// prefixes, searched recursively for images, tars and Parquet; or
-            single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
+            single images, tars (.tar) and tables (.parquet, also a folder; .csv, .jsonl). gs:// and az://
+            work, too.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
         precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the

@@ -135,8 +135,8 @@ class Archive:
 
         Args:
             sources: Folders and prefixes, which are searched recursively for images, tars and Parquet;
-                single images, tars and tables. Paths or URIs. A source
-                within another one is listed once.
+                single images, tars and tables; folders of Parquet files (`list.parquet/`) that are one
+                table. Paths or URIs. A source within another one is listed once.
             limit: Stop after so many images.
             reading: How to read them.
 

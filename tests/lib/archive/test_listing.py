@@ -12,10 +12,12 @@ import pytest
 from lib.archive import run_outputs
 from lib.archive.archive import Archive, Position, Reading
 from lib.archive.entry import Entry
+from lib.archive.selection import Selection
 from lib.archive.system_files import is_system_file
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.folder import folder
+from lib.storage.options import S3Options
 from tests.lib.archive.conftest import Make, write
 
 
@@ -214,6 +216,13 @@ def test_an_archive_may_be_its_own_output(make: Make) -> None:
     names, skipped = listed(source, excluding(reading, source))
     assert names == ["a.jpg", "b/c.jpg", "z-pictures/d.jpg"]
     assert skipped == {"output of a run": 3, "other file type": 2}
+
+
+@pytest.mark.parametrize("root", ["gs://b/photos", "s3://b/photos/"])
+def test_what_contains_the_source_excludes_nothing(root: str) -> None:
+    around = ("gs://b", "gs://b/photos", "s3://b", "s3://b/photos", "/photos")
+    selection = Selection(root, around, all_files=False, options=S3Options())
+    assert selection.why_skipped(f"{root.rstrip('/')}/a.jpg") is None
 
 
 def test_a_source_in_the_output_is_taken(make: Make) -> None:

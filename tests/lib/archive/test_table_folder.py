@@ -29,6 +29,7 @@ LIST = {
     "lists/a.parquet/part-1.parquet": parquet(path=["1.jpg", "2.jpg", "sub/3.jpg"], n=[1, 2, 3]),
     "lists/a.parquet/part-0.snappy.parquet": parquet(path=["s3://b/0.jpg", ""], n=[0, 7]),
     "lists/a.parquet/year=2019/month=1/part-0.parquet": parquet(path=["4.jpg"], n=[4]),
+    "lists/a.parquet/year=2020/_day=1/part-0.parquet": parquet(path=["5.jpg"], n=[5]),
     "lists/a.parquet/_SUCCESS": b"",
     "lists/a.parquet/_metadata": b"",
     "lists/a.parquet/.part-1.parquet.crc": b"crc",
@@ -51,6 +52,7 @@ def test_a_folder_of_parquet_files_is_one_table(make: Make, slash: str) -> None:
         (f"{lists}/2.jpg", (2,)),
         (f"{lists}/sub/3.jpg", (3,)),
         (f"{lists}/4.jpg", (4,)),
+        (f"{lists}/5.jpg", (5,)),
     ]
 
 
@@ -74,7 +76,7 @@ def test_a_listing_goes_on_behind_every_row(make: Make) -> None:
     root, reading = make(LIST)
     sources = [f"{root}/lists/a.parquet", f"{root}/lists/1.jpg"]
     whole = list(Archive(sources, reading=reading))
-    assert len(whole) == 7
+    assert len(whole) == 8
     for stopped in range(1, len(whole)):
         first = Archive(sources, limit=stopped, reading=reading)
         assert list(first) == whole[:stopped]
@@ -88,7 +90,7 @@ def test_its_manifest_has_the_carried_columns(make: Make, tmp_path: Path) -> Non
     target = folder(tmp_path / "manifest")
     manifest = write_manifest(Archive([f"{root}/lists/a.parquet"], reading=reading), target)
     (part,) = manifest.parts
-    assert target.read_table(part, ["n"])["n"].to_pylist() == [0, 7, 1, 2, 3, 4]
+    assert target.read_table(part, ["n"])["n"].to_pylist() == [0, 7, 1, 2, 3, 4, 5]
 
 
 def test_within_a_folder_it_is_no_source(make: Make) -> None:
