@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from lib.archive import run_outputs
 from lib.archive.archive import Archive, Reading
 from lib.archive.manifest import SCHEMA, Manifest, read_manifest, update, write_manifest
 from lib.common import logs
@@ -54,7 +55,8 @@ class Options:
 
     Attributes:
         images: Folders or s3:// prefixes, searched recursively for images, tars and Parquet; or
-            single images, tars (.tar) and tables (.parquet, .csv, .jsonl). gs:// and az:// work, too.
+            single images, tars (.tar) and tables (.parquet, also a folder; .csv, .jsonl). gs:// and az://
+            work, too.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
         precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the
@@ -64,6 +66,7 @@ class Options:
         column: The column of tables that holds the images, or their names; found by itself if there
             is only one of bytes, or one called uri, url, path, file or image.
         carry: Columns of tables that go into the labels with each image.
+        all_files: Label system files, too, such as ._x.jpg and what lies in @eaDir/ or __MACOSX/.
         retry: Label again what has one of these statuses, such as download_error.
         update: List the archive again, and label what is new or has changed since.
         prune: With --update: drop the labels of images that are not there any more.
@@ -88,6 +91,7 @@ class Options:
     limit: int | None = None
     column: str | None = None
     carry: tuple[str, ...] = ()
+    all_files: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     retry: tuple[str, ...] = ()
     update: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     prune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -163,6 +167,7 @@ class Options:
             "age_distribution": self.age_distribution,
             # Outputs from before there was a choice go on.
             "precision": None if self.precision == "float32" else self.precision,
+            "all_files": self.all_files or None,
         }
 
 
@@ -176,9 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def label(options: Options) -> int:
     """List, label and check; gives the exit status."""
     s3 = options.s3.resolved_for(*options.images, options.output, options.model)
-    reading = Reading(options.column, carry=options.carry, s3=s3)
-    bundle = read_bundle(folder(options.model, reading.s3))
-    output = folder(options.output, reading.s3)
+    bundle = read_bundle(folder(options.model, s3))
+    output = folder(options.output, s3)
+    reading = reading_of(options, s3, output)
     run = run_id(output, options.fingerprint(bundle))
     if options.log_json:
         logs.as_json(run)
@@ -192,6 +197,17 @@ def label(options: Options) -> int:
         forget_rows(output, options.retried)
         summary = label_images(options, bundle, manifest, output, reading, run)
         return check_result(options, summary, manifest, output)
+
+
+def reading_of(options: Options, s3: S3Options, output: Folder) -> Reading:
+    """How to read the archive; the output may lie in it."""
+    return Reading(
+        options.column,
+        carry=options.carry,
+        s3=s3,
+        all_files=options.all_files,
+        exclude=run_outputs.places(output),
+    )
 
 
 def list_images(archive: Archive, output: Folder, options: Options) -> Manifest:

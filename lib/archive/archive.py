@@ -1,6 +1,6 @@
 """The images of folders, buckets, tars and tables, listed in a fixed order."""
 
-# ruff: noqa: PTH100, PTH110, PTH112, PTH116 - as in lib/archive/listing.py
+# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118 - as in lib/archive/listing.py
 
 import os
 from collections import Counter, deque
@@ -12,8 +12,21 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from lib.archive.entry import SUFFIXES, TABLES, TAR, Entry, File, Skip, is_image, suffix_of
+from lib.archive.entry import (
+    PARQUET,
+    SUFFIXES,
+    TABLES,
+    TAR,
+    Entry,
+    File,
+    Skip,
+    is_image,
+    suffix_of,
+)
+from lib.archive.image_names import with_lower_scheme
 from lib.archive.listing import BucketListing, LocalListing
+from lib.archive.selection import Selection
+from lib.archive.sources import Selected, TableFolder
 from lib.archive.tables import Table
 from lib.archive.tar_ranges import ranges
 from lib.common.errors import UserError, reason_of
@@ -62,7 +75,7 @@ class _SingleFile:
             yield self.file
 
 
-Listing = LocalListing | BucketListing | _SingleFile
+Listing = LocalListing | Selected | TableFolder | _SingleFile
 
 
 class _Listed(NamedTuple):
@@ -89,20 +102,25 @@ class Reading:
         unpack: look into the tars and tables that lie in folders.
         carry: columns of tables whose values go with each image into its label.
         s3: where S3 is.
+        all_files: take system files, too (`lib.archive.system_files`).
+        exclude: folders that are passed over where they lie below a source, such as the run's own output.
     """
 
     column: str | None = None
     unpack: bool = True
     carry: tuple[str, ...] = ()
     s3: S3Options = field(default_factory=S3Options)
+    all_files: bool = False
+    exclude: tuple[str, ...] = ()
 
 
 class Archive:
     """The images of one or more sources, to be iterated over once.
 
     Attributes:
-        skipped: Number of skipped files so far by reason: "other file type", "symbolic link",
-            "not a regular file", "unreadable" (files or whole folders; each of these is logged).
+        skipped: Number of skipped files so far by reason: "other file type", "not a regular file",
+            "link to a folder", "system file", "output of a run", "Parquet without images", "unreadable"
+            (each of these is logged). On a local disk a folder that is passed over counts as one.
         position: Behind the last image that was given.
         known: Gives the images of a tar from an earlier listing if the tar is unchanged, else None.
     """
@@ -116,8 +134,8 @@ class Archive:
 
         Args:
             sources: Folders and prefixes, which are searched recursively for images, tars and Parquet;
-                single images, tars and tables. Paths or URIs. A source
-                within another one is listed once.
+                single images, tars and tables; folders of Parquet files (`list.parquet/`) that are one
+                table. Paths or URIs. A source within another one is listed once.
             limit: Stop after so many images.
             reading: How to read them.
 
@@ -195,10 +213,12 @@ class Archive:
                 yield _Listed("", None, file)
             elif not is_image(file.uri) and not self._reading.unpack:
                 yield _Listed("", None, Skip("other file type"))
+            elif isinstance(file, Entry):
+                yield _Listed(file.uri, None, file)
             elif self.known and (entries := self.known(file)) is not None:
                 yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
             elif suffix_of(file.uri) == TAR:
-                for part in ranges(file, self._reading.s3):
+                for part in ranges(file, self._reading.s3, self._reading.all_files):
                     yield _Pending(file.uri, threads.submit(part.entries))
             elif suffix_of(file.uri) in TABLES:
                 yield from self._rows(file, start)
@@ -206,8 +226,9 @@ class Archive:
                 yield _Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
 
     def _rows(self, file: File, start: Position) -> Iterator[_Listed]:
-        table = self._table(file)
-        alone = isinstance(self._listings[start.source], _SingleFile)
+        listing = self._listings[start.source]
+        table = self._table(file, listing)
+        alone = isinstance(listing, _SingleFile | TableFolder)
         if not alone and self._reading.column is None and not table.holds_images():
             # A table of names in a folder most likely describes the images beside it.
             yield _Listed(file.uri, None, Skip("Parquet without images"))
@@ -227,30 +248,62 @@ class Archive:
         for listing in self._listings:
             for file in listing.files():
                 if isinstance(file, File) and suffix_of(file.uri) in TABLES:
-                    return self._table(file).carried()
+                    return self._table(file, listing).carried()
         raise UserError(
             f"--carry {' '.join(self._reading.carry)}: only tables have further columns, and there is "
             f"none in {', '.join(map(repr, self._sources))}"
         )
 
-    def _table(self, file: File) -> Table:
-        return Table(file, self._reading.column, self._reading.carry, self._reading.s3)
+    def _table(self, file: File, listing: Listing) -> Table:
+        reading = self._reading
+        base = listing.base if isinstance(listing, TableFolder) else file.uri.rpartition("/")[0]
+        return Table(file, base, reading.column, reading.carry, reading.s3)
 
     def _open(self, source: str) -> Listing:
+        listing = self._open_any(with_lower_scheme(source))
+        if isinstance(listing, _SingleFile) or suffix_of(source.rstrip("/")) != PARQUET:
+            return listing
+        table = TableFolder(listing)
+        if not any(isinstance(found, File | Entry) for found in table.files()):
+            raise UserError(f"there is no Parquet file in {source!r}; give the table or its folder")
+        return table
+
+    def _open_any(self, source: str) -> LocalListing | Selected | _SingleFile:
         scheme = check_scheme(source, "source")
         if source.lower().endswith(_COMPRESSED):
             raise UserError(
                 f"{source!r} is compressed, so no part can be read alone; decompress it"
             )
-        return self._open_in_bucket(source) if scheme else _open_local(source)
+        if not scheme:
+            return self._open_local(source)
+        found = self._open_in_bucket(source)
+        if isinstance(found, _SingleFile):
+            return found
+        return Selected(found, self._selection(found.uri))
 
-    def _open_in_bucket(self, source: str) -> Listing:
+    def _selection(self, root: str) -> Selection:
+        reading = self._reading
+        exclude = [with_lower_scheme(folder) for folder in reading.exclude]
+        return Selection(root, exclude, reading.all_files, reading.s3)
+
+    def _open_local(self, source: str) -> LocalListing | _SingleFile:
+        path = _checked_path(source)
+        if os.path.isdir(path):
+            return LocalListing(path, self._selection(path))
+        info = os.stat(path)
+        return _SingleFile(File(local_uri(path), info.st_size, local_etag(info)))
+
+    def _open_in_bucket(self, source: str) -> BucketListing | _SingleFile:
         try:
             bucket, key = open_bucket(source, self._reading.s3, ATTEMPTS_AT_THE_START)
             root = f"{scheme_of(source)}://{bucket_and_key(source)[0]}/"
             if suffix_of(source) in _FILES:
-                found = bucket.head(key)
-                return _SingleFile(File(f"{root}{key}", found.size, found.etag))
+                try:
+                    found = bucket.head(key)
+                    return _SingleFile(File(f"{root}{key}", found.size, found.etag))
+                except FileNotFoundError:
+                    if suffix_of(source) != PARQUET:
+                        raise
             as_folder = key if not key or key.endswith("/") else f"{key}/"
             for prefix in dict.fromkeys((as_folder, key)):
                 if next(bucket.pages(prefix), None):
@@ -277,7 +330,7 @@ def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
             yield _Listed(item.tar, place, found)
 
 
-def _open_local(source: str) -> Listing:
+def _checked_path(source: str) -> str:
     path = os.path.abspath(local_path(source))
     if not os.path.exists(path):
         raise UserError(f"no such folder or file: {source!r}; check the spelling of the path")
@@ -289,10 +342,7 @@ def _open_local(source: str) -> Listing:
         )
     if not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK, effective_ids=True):
         raise UserError(f"no permission to read {source!r}; check its owner and mode")
-    if is_folder:
-        return LocalListing(path)
-    info = os.stat(path)
-    return _SingleFile(File(local_uri(path), info.st_size, local_etag(info)))
+    return path
 
 
 def _outermost(listings: list[Listing]) -> list[Listing]:
@@ -311,5 +361,11 @@ def _outermost(listings: list[Listing]) -> list[Listing]:
 def _place(listing: Listing) -> str:
     if isinstance(listing, LocalListing):
         return os.path.realpath(listing.root)
-    uri = listing.file.uri if isinstance(listing, _SingleFile) else listing.uri
-    return uri if scheme_of(uri) else os.path.realpath(local_path(uri))
+    if isinstance(listing, Selected | TableFolder):
+        return listing.uri if scheme_of(listing.uri) else os.path.realpath(listing.uri)
+    uri = listing.file.uri
+    if scheme_of(uri):
+        return uri
+    # A link to a file is listed by its own name, so only its folder is resolved.
+    folder, name = os.path.split(local_path(uri))
+    return os.path.join(os.path.realpath(folder), name)

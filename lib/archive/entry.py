@@ -16,9 +16,15 @@ class File(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """A skipped file, and the reason."""
+    """A skipped file, and the reason.
+
+    Attributes:
+        reason: "other file type" and so on.
+        uri: of the file, where a better reason may follow from its place.
+    """
 
     reason: str
+    uri: str = ""
 
 
 class Entry(NamedTuple):
@@ -27,11 +33,11 @@ class Entry(NamedTuple):
     Attributes:
         uri: The absolute path as it is, or `file:///`, `s3://` and so on (see `lib.storage.uris`). An
             image within a file is `FILE#NAME`: the member of a tar; the path or number of a row of
-            Parquet.
+            a table.
         size: In bytes; None where it is known only after reading.
         etag: Changes when the file does that the image is, or is in; None where it is unknown.
-        container: The file that the image is in.
-        offset: In a tar the byte at which the image begins, in Parquet the number of its row.
+        container: The file that the image is in; or its `data:` URI.
+        offset: In a tar the byte at which the image begins, in Parquet the number of its row; else None.
         fault: `STATUS: REASON` where the listing already found that the image cannot be read.
         extra: The values of the carried columns.
     """

@@ -1,12 +1,14 @@
 """Listings of folders, local and in object storage, in the order of the names.
 
-A listing can begin behind any file, so it can be resumed. Symbolic links are not followed: a link may
-lead to a listed file, out of the archive, or in a circle. A source that is a link is followed.
+A listing can begin behind any file, so it can be resumed. A symbolic link to a file counts as that file
+under the name of the link, so that caches of links can be read, as Hugging Face's hub makes them. Links
+to folders are not followed, since they may lead in a circle; a source that is one is followed.
 """
 
 # A Path for each of millions of files would take longer than the listing:
 # ruff: noqa: PTH116, PTH118, PTH208
 
+import errno
 import logging
 import os
 import stat
@@ -17,7 +19,8 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Event
 
-from lib.archive.entry import PARQUET, TAR, File, Skip, is_image, suffix_of
+from lib.archive.entry import PARQUET, TAR, Entry, File, Skip, is_image, suffix_of
+from lib.archive.selection import Selection
 from lib.common.errors import UserError, reason_of
 from lib.storage.bucket import Bucket, Object, Prefix
 from lib.storage.buckets import open_bucket
@@ -33,6 +36,10 @@ PAGES_AHEAD = 4
 MOST_PREFIXES = 500
 """With more folders, a request for each would cost more than one listing of all keys."""
 
+NOWHERE = "not_found: the symbolic link leads nowhere"
+_TO_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What the system says of such links."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,9 +48,12 @@ class LocalListing:
     """A local folder. Memory grows with its largest single folder, not with the archive."""
 
     root: str
+    selection: Selection
 
-    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+    def files(self, after: str | None = None) -> Iterator[File | Skip | Entry]:
         """Depth first, each folder by its sorted names; without recursion, because folders nest deep.
+
+        A folder that is passed over is one `Skip`; a link to an image that leads nowhere is an `Entry`.
 
         Args:
             after: uri of a file; only what comes behind it.
@@ -59,17 +69,23 @@ class LocalListing:
                 continue
             try:
                 info = os.stat(path, follow_symlinks=path == self.root)
-                if stat.S_ISDIR(info.st_mode):
+                is_folder = stat.S_ISDIR(info.st_mode)
+                if reason := self._why_passed_over(path, is_folder):
+                    yield Skip(reason)
+                elif is_folder:
                     levels.append(_children(path))
                 elif behind is not None and path.split("/") == behind:
                     continue
-                elif reason := why_skipped(path, info.st_mode):
-                    yield Skip(reason)
                 else:
-                    yield File(local_uri(path), info.st_size, local_etag(info))
+                    yield _found(path, info)
             except OSError as error:
                 logger.warning("passed over %r: %s", path, error.strerror)
                 yield Skip("unreadable")
+
+    def _why_passed_over(self, path: str, is_folder: bool) -> str | None:
+        if path == self.root:
+            return None
+        return self.selection.why_skipped(f"{path}/" if is_folder else path)
 
 
 def _is_passed(path: str, behind: list[str]) -> bool:
@@ -82,10 +98,36 @@ def _children(folder: str) -> Iterator[str]:
     return (os.path.join(folder, name) for name in names)
 
 
+def _found(path: str, info: os.stat_result) -> File | Skip | Entry:
+    """What a file or a link is.
+
+    Args:
+        path: no folder.
+        info: of the path itself.
+    """
+    if stat.S_ISLNK(info.st_mode):
+        try:
+            info = os.stat(path)
+        except OSError as error:
+            if error.errno not in _TO_NOWHERE:
+                raise
+            if holds_images(path):
+                return Entry(local_uri(path), None, None, fault=NOWHERE)
+            return Skip("other file type")
+    if reason := why_skipped(path, info.st_mode):
+        return Skip(reason)
+    return File(local_uri(path), info.st_size, local_etag(info))
+
+
 def why_skipped(path: str, mode: int) -> str | None:
-    """The reason to skip a local file; None for images and files of images."""
-    if stat.S_ISLNK(mode):
-        return "symbolic link"
+    """The reason to skip a local file; None for images and files of images.
+
+    Args:
+        path: of a file, or of a link.
+        mode: of the file, or of what the link leads to.
+    """
+    if stat.S_ISDIR(mode):
+        return "link to a folder"
     if not holds_images(path):
         return "other file type"
     return None if stat.S_ISREG(mode) else "not a regular file"
@@ -127,7 +169,7 @@ def _as_file(bucket: str, item: Object) -> Iterator[File | Skip]:
     if holds_images(item.key):
         yield File(f"{bucket}{item.key}", item.size, item.etag)
     else:
-        yield Skip("other file type")
+        yield Skip("other file type", f"{bucket}{item.key}")
 
 
 def _objects(bucket: Bucket, prefix: str, behind: str) -> Iterator[Object]:

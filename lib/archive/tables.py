@@ -1,7 +1,7 @@
 """The images of tables: Parquet, CSV, JSON Lines.
 
 Parquet may hold the images themselves, in a column of bytes or of `{bytes, path}` as the data sets of
-Hugging Face do. Otherwise a column names them: absolute, or relative to the table's folder.
+Hugging Face do. Otherwise a column names them: absolute, or relative to the folder that the table is in.
 """
 
 import csv
@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.archive.entry import PARQUET, Entry, File, suffix_of
+from lib.archive.image_names import is_data_uri, named_uri
 from lib.common.errors import UserError, reason_of
 from lib.storage.fetch import open_file
 from lib.storage.options import S3Options
-from lib.storage.uris import scheme_of
 
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
 """Default columns with the names of the images, in order of preference."""
 BATCH_ROWS = 10_000
+csv.field_size_limit(64 << 20)
+"""Characters of a field of CSV; Python's 128 KiB are too few for images in `data:` URIs."""
 
 ColumnContent = Literal["bytes", "struct", "uri"]
 
@@ -88,12 +90,14 @@ class Table:
 
     Attributes:
         file: where it is.
+        base: the folder to which names of images are relative.
         column: with the images, if chosen.
         carry: further columns, whose values go with each image.
         options: for S3.
     """
 
     file: File
+    base: str
     column: str | None
     carry: Sequence[str]
     options: S3Options
@@ -194,7 +198,7 @@ class Table:
     ) -> Entry:
         uri, _, etag = self.file
         if column.content == "uri":
-            return _named(uri, number, name, extra)
+            return self._named(number, name, extra)
         return Entry(f"{uri}#{name or number}", None, etag, uri, number, extra=extra)
 
     def _text(self, first: int) -> Iterator[tuple[int, Entry]]:
@@ -203,7 +207,20 @@ class Table:
             for number, row in self._rows(file):
                 if number >= first:
                     extra = tuple(_text_of(row.get(name)) for name in self.carry)
-                    yield number, _named(self.file.uri, number, _text_of(row.get(column)), extra)
+                    yield number, self._named(number, _text_of(row.get(column)), extra)
+
+    def _named(self, number: int, name: str | None, extra: tuple[Any, ...]) -> Entry:
+        """The entry of an image that a row names."""
+        if not name:
+            nothing = "not_found: the row of the table names no image"
+            return Entry(f"{self.file.uri}#{number}", None, None, fault=nothing, extra=extra)
+        if is_data_uri(name):  # it would make every label row as large as its image
+            return Entry(f"{self.file.uri}#{number}", None, None, container=name, extra=extra)
+        uri = named_uri(name, self.base)
+        if uri is None:
+            outside = "not_found: the name leads out of the bucket"
+            return Entry(f"{self.base}/{name}", None, None, fault=outside, extra=extra)
+        return Entry(uri, None, None, extra=extra)
 
     def _rows(self, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         buffered = io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
@@ -233,13 +250,3 @@ def _text_of(value: Any) -> str | None:
     text = value if isinstance(value, str) else json.dumps(value)
     # JSON may contain lone surrogates, which UTF-8 cannot encode.
     return text.encode(errors="replace").decode()
-
-
-def _named(table: str, number: int, name: str | None, extra: tuple[Any, ...]) -> Entry:
-    """The entry of an image that a table names."""
-    if not name:
-        nothing = "not_found: the row of the table names no image"
-        return Entry(f"{table}#{number}", None, None, fault=nothing, extra=extra)
-    if not scheme_of(name) and not name.startswith(("/", "file://")):
-        name = f"{table.rsplit('/', 1)[0]}/{name}"
-    return Entry(name, None, None, extra=extra)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from lib.archive.entry import Entry, File, Skip, is_image
+from lib.archive.selection import SYSTEM_FILE
+from lib.archive.system_files import is_system_file
 from lib.archive.tar import TarError, buffered, iter_members
 from lib.storage.fetch import open_file
 from lib.storage.options import S3Options
@@ -15,12 +17,21 @@ RANGE_BYTES = 128 << 20
 
 
 class Range(NamedTuple):
-    """Bytes of a tar: the members whose headers begin in [start, end)."""
+    """Bytes of a tar: the members whose headers begin in [start, end).
+
+    Attributes:
+        tar: the file.
+        start: first byte.
+        end: byte behind the last one.
+        options: for S3.
+        all_files: take system files, too.
+    """
 
     tar: File
     start: int
     end: int
     options: S3Options
+    all_files: bool
 
     def entries(self) -> list[Entry | Skip]:
         """The images of the range; a damage or failure is one entry with a fault.
@@ -54,7 +65,9 @@ class Range(NamedTuple):
             # faster than a request for each header.
             file = buffered(cast(io.RawIOBase, raw)) if scheme_of(uri) else raw
             for name, offset, size in iter_members(file, self.start, self.end):
-                if is_image(name):
+                if not self.all_files and is_system_file(name):
+                    yield Skip(SYSTEM_FILE)
+                elif is_image(name):
                     yield Entry(f"{uri}#{name}", size, etag, uri, offset)
                 else:
                     yield Skip("other file type")
@@ -65,7 +78,13 @@ class Range(NamedTuple):
         return Entry(place, None, etag, uri, offset, fault=f"{status}: {reason}")
 
 
-def ranges(tar: File, options: S3Options) -> Iterator[Range]:
-    """Cut a tar into ranges for independent readers."""
+def ranges(tar: File, options: S3Options, all_files: bool) -> Iterator[Range]:
+    """Cut a tar into ranges for independent readers.
+
+    Args:
+        tar: the file.
+        options: for S3.
+        all_files: take system files, too.
+    """
     for start in range(0, max(1, tar.size), RANGE_BYTES):
-        yield Range(tar, start, start + RANGE_BYTES, options)
+        yield Range(tar, start, start + RANGE_BYTES, options, all_files)

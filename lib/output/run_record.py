@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lib.archive.run_outputs import RECORD as FILE
 from lib.common.errors import UserError, reason_of
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
 from lib.storage.options import S3Options
 
-FILE = "run.json"
 OWNED = ("labels", "manifest", "checkpoint")
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.archive.entry import PARQUET, suffix_of
+from lib.archive.image_names import is_data_uri
 from lib.archive.tables import image_column
 from lib.common.errors import UserError, reason_of
 from lib.scoring.stages.stage import Stopwatch
@@ -120,7 +121,7 @@ class Fetch:
         for place in places:
             if place.fault is not None:
                 yield lambda place=place: [(place.row, _fault(place.fault))]  # type: ignore[misc]
-            elif place.container is None:
+            elif place.container is None or is_data_uri(place.container):
                 yield lambda place=place: [(place.row, self._image(place))]  # type: ignore[misc]
             else:
                 together.setdefault(place.container, []).append(place)
@@ -135,7 +136,9 @@ class Fetch:
 
     def _image(self, place: Place) -> Row:
         try:
-            data, etag = fetch(place.uri, self.max_bytes, options=self.s3, timeout=self.timeout)
+            data, etag = fetch(
+                place.container or place.uri, self.max_bytes, options=self.s3, timeout=self.timeout
+            )
         except FetchError as error:
             return _failed(error)
         changed = place.etag is not None and etag and etag != place.etag

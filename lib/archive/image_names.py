@@ -1,0 +1,41 @@
+"""Names of images as people and tables write them → uris."""
+
+from lib.storage.uris import FILE_SCHEME, scheme_of
+
+
+def with_lower_scheme(uri: str) -> str:
+    """`S3://bucket/X` → `s3://bucket/X`; a path as it is."""
+    scheme = scheme_of(uri)
+    return scheme + uri[len(scheme) :]
+
+
+def is_data_uri(name: str) -> bool:
+    """Whether the name is the image itself: `data:image/jpeg;base64,...`."""
+    return name[:5].lower() == "data:"
+
+
+def named_uri(name: str, base: str) -> str | None:
+    """The uri of an image that a table names; None where it leads out of the bucket.
+
+    Args:
+        name: a path or a uri.
+        base: the folder to which names are relative, without a slash at the end. In object storage `.`
+            and `..` in a relative name are resolved, because keys are plain text there.
+    """
+    if scheme_of(name):
+        return with_lower_scheme(name)
+    if name.startswith(("/", FILE_SCHEME)) or is_data_uri(name):
+        return name
+    return _in_bucket(name, base) if scheme_of(base) else f"{base}/{name}"
+
+
+def _in_bucket(name: str, base: str) -> str | None:
+    start, bucket, *folders = base.replace("://", "/", 1).split("/")
+    for part in name.split("/"):
+        if part == ".." and not folders:
+            return None
+        if part == "..":
+            folders.pop()
+        elif part != ".":
+            folders.append(part)
+    return f"{start}://{'/'.join([bucket, *folders])}"
