@@ -23,7 +23,6 @@ from lib.archive.entry import (
     is_image,
     suffix_of,
 )
-from lib.archive.image_names import with_lower_scheme
 from lib.archive.listing import BucketListing, LocalListing
 from lib.archive.selection import Selection
 from lib.archive.sources import Selected, TableFolder
@@ -34,7 +33,7 @@ from lib.storage.buckets import open_bucket
 from lib.storage.fetch import local_etag
 from lib.storage.filesystem import check_scheme
 from lib.storage.options import S3Options
-from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of
+from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of, with_lower_scheme
 
 RANGES_AT_A_TIME = 8
 ATTEMPTS_AT_THE_START = 3

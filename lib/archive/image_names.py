@@ -1,12 +1,6 @@
 """Names of images as people and tables write them → uris."""
 
-from lib.storage.uris import FILE_SCHEME, scheme_of
-
-
-def with_lower_scheme(uri: str) -> str:
-    """`S3://bucket/X` → `s3://bucket/X`; a path as it is."""
-    scheme = scheme_of(uri)
-    return scheme + uri[len(scheme) :]
+from lib.storage.uris import FILE_SCHEME, scheme_of, with_lower_scheme
 
 
 def is_data_uri(name: str) -> bool:
@@ -22,9 +16,8 @@ def named_uri(name: str, base: str) -> str | None:
         base: the folder to which names are relative, without a slash at the end. In object storage `.`
             and `..` in a relative name are resolved, because keys are plain text there.
     """
-    if scheme_of(name):
-        return with_lower_scheme(name)
-    if name.startswith(("/", FILE_SCHEME)) or is_data_uri(name):
+    name = with_lower_scheme(name)
+    if scheme_of(name) or name.startswith(("/", FILE_SCHEME)) or is_data_uri(name):
         return name
     return _in_bucket(name, base) if scheme_of(base) else f"{base}/{name}"
 

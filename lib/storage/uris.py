@@ -20,6 +20,12 @@ def scheme_of(uri: str) -> str:
     return "" if found is None or _is_file_uri(uri) else found[1].lower()
 
 
+def with_lower_scheme(uri: str) -> str:
+    """`S3://bucket/X` → `s3://bucket/X`; a path as it is."""
+    found = _SCHEME.match(uri)
+    return uri if found is None else found[1].lower() + uri[found.end(1) :]
+
+
 def local_path(uri: str) -> Path:
     """The file of a local uri: a path, or a `file:///` URI."""
     if _is_file_uri(uri):
