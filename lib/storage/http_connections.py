@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from urllib3.util import make_headers, parse_url
 
 from lib.storage.errors import FetchError
 from lib.storage.http_errors import Refused, TimedOut
-from lib.storage.s3 import SLOWEST_BYTES_A_SECOND
+from lib.storage.s3 import CONNECTIONS, SLOWEST_BYTES_A_SECOND
 
 # It logs whole URLs, whose query strings may hold tokens, when it cannot parse a header.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
@@ -35,6 +36,7 @@ _RESOLVER_FAILS = {socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY}
 
 _unknown_hosts: dict[str, float] = {}
 """Host without an address → when to ask again, on the monotonic clock; the oldest first."""
+_unknown_hosts_lock = Lock()
 
 Address = tuple[int, int, int, tuple[Any, ...]]
 """Family, kind and protocol of a socket, and what it connects to."""
@@ -87,14 +89,15 @@ def addresses(host: str, port: int, peer: str = "the server") -> list[Address]:
 
 
 def _remember_unknown(host: str) -> None:
-    _unknown_hosts.pop(host, None)
-    _unknown_hosts[host] = time.monotonic() + UNKNOWN_HOST_SECONDS
-    for oldest in list(_unknown_hosts)[:-MOST_UNKNOWN_HOSTS]:
-        _unknown_hosts.pop(oldest, None)
+    with _unknown_hosts_lock:
+        _unknown_hosts.pop(host, None)
+        _unknown_hosts[host] = time.monotonic() + UNKNOWN_HOST_SECONDS
+        if len(_unknown_hosts) > MOST_UNKNOWN_HOSTS:
+            del _unknown_hosts[next(iter(_unknown_hosts))]
 
 
 def refuse_private(found: list[Address]) -> None:
-    """Refuse a host that has a private address.
+    """Refuse a host that has a private address, even beside public ones.
 
     Raises:
         FetchError: it has one.
@@ -210,7 +213,8 @@ def pool_manager(
     """
     options: dict[str, Any] = {
         "num_pools": POOLS,
-        "maxsize": per_host,
+        # All hosts share the connections to a proxy.
+        "maxsize": per_host if proxy is None else CONNECTIONS,
         "retries": False,
         "ssl_context": tls,
     }
