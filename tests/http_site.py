@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -100,6 +101,36 @@ def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", **headers: str) -> Answer
             handler.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         handler.wfile.write(end)
         handler.close_connection = end != b"0\r\n\r\n"
+
+    return answer
+
+
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """Close without the usual goodbye."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+    handler.rfile.close()
+    handler.wfile.close()
+    handler.connection.close()
+
+
+def ended(answer: Answer) -> Answer:
+    """An answer after which the connection ends."""
+
+    def then_end(handler: BaseHTTPRequestHandler) -> None:
+        answer(handler)
+        handler.close_connection = True
+
+    return then_end
+
+
+def drip(head: bytes, drop: bytes, gone: Event) -> Answer:
+    """Answer with a beginning, then ten bytes a second until the client or the test is gone."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(head)
+        while not gone.wait(0.1):
+            handler.wfile.write(drop)
 
     return answer
 
