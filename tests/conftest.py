@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.azure_server import azure_server, install
 from tests.ray_head import RayHead, ray_head
 from tests.s3_server import (
     ENVIRONMENT,
@@ -53,6 +54,21 @@ def moto_proxy(moto: MotoServer) -> Iterator[Proxy]:
     """The same behind a proxy."""
     with proxy_before(moto) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def azure(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A server of Azure with the container `photos`; az:// leads to it."""
+    program = install(request.config.cache.mkdir("azurite"))
+    with (
+        azure_server(program, tmp_path_factory.mktemp("azure")) as environment,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

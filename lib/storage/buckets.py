@@ -1,7 +1,10 @@
 """The bucket of a URI: `s3://`, `gs://`, `az://`."""
 
+from __future__ import annotations
+
 import os
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, ObjectStore
@@ -12,6 +15,9 @@ from lib.storage.options import TIMEOUT_SECONDS, S3Options
 from lib.storage.retry import ATTEMPTS
 from lib.storage.s3 import S3Bucket
 from lib.storage.uris import bucket_and_key, scheme_of
+
+if TYPE_CHECKING:
+    from obstore.store import AzureConfig
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -54,19 +60,16 @@ def _google(name: str, timeout: float) -> ObjectStore:
 
 
 def _azure(name: str, timeout: float) -> ObjectStore:
-    return AzureStore(
-        name,
-        account_name=_account(),
-        client_options=client_config(timeout),
-        retry_config={"max_retries": 0},
-    )
-
-
-def _account() -> str | None:
-    """The Azure account; obstore looks for the credentials itself."""
     account = os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get(
         "AZURE_STORAGE_ACCOUNT_NAME"
     )
     if not account and not os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
         raise UserError("az:// needs the account's name in AZURE_STORAGE_ACCOUNT")
-    return account
+    # obstore looks for the credentials itself.
+    config: AzureConfig = {"account_name": account} if account else {}
+    return AzureStore(
+        name,
+        config=config,
+        client_options=client_config(timeout),
+        retry_config={"max_retries": 0},
+    )

@@ -67,10 +67,6 @@ class HttpOptions:
             raise UserError(f"--http.per-host must be at least 1, not {self.per_host}")
 
 
-_TRUSTED = HttpOptions(per_host=64, private=True, ignore_robots=True)
-"""For the user's own storage."""
-
-
 def fetch_http(url: str, max_bytes: int, options: HttpOptions, timeout: float) -> Fetched:
     """Read an image from the web; transient failures are retried.
 
@@ -87,16 +83,6 @@ def fetch_http(url: str, max_bytes: int, options: HttpOptions, timeout: float) -
         FetchError: it cannot be read, must not be read, or is too large.
     """
     return client(options).fetch(url, max_bytes, timeout)
-
-
-def read_range(
-    url: str, start: int, size: int, timeout: float, headers: Mapping[str, str] | None = None
-) -> bytes:
-    """Read a range of a file of the user's own, such as one behind a presigned URL.
-
-    Private addresses and `X-Robots-Tag` are no hindrance. Otherwise as `HttpClient.read_range`.
-    """
-    return client(_TRUSTED).read_range(url, start, size, timeout, headers)
 
 
 def fetch_data_uri(uri: str, max_bytes: int) -> Fetched:
@@ -167,47 +153,6 @@ class HttpClient:
             return Fetched(data, etag or answer.headers.get("Last-Modified", ""))
 
         return self._get(url, {}, {}, timeout, read)
-
-    def read_range(
-        self,
-        url: str,
-        start: int,
-        size: int,
-        timeout: float,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes:
-        """Read a range of a file; transient failures are retried.
-
-        Args:
-            url: of the file.
-            start: first byte.
-            size: bytes to read, all of which the file must have.
-            timeout: seconds for one attempt; large ranges get more as long as they arrive at 1 MiB/s.
-            headers: sent along, but not to another server after a redirect.
-
-        Returns:
-            `size` bytes.
-
-        Raises:
-            FetchError: the range cannot be read, or the server does not know ranges.
-        """
-        if size == 0:
-            return b""  # HTTP has no empty range
-        last = start + size - 1
-
-        def read(answer: urllib3.BaseHTTPResponse) -> bytes:
-            if answer.status not in (200, 206):
-                raise status_error(answer.status, answer.headers)
-            # Some servers of S3 answer 200 with the range that was asked for.
-            said = answer.headers.get("Content-Range", "").partition("/")[0]
-            if said != f"bytes {start}-{last}" and (said or answer.status == 200):
-                raise FetchError("download_error", "the server did not send the range asked for")
-            data = _body(answer, size, decode=False)
-            if len(data) != size:
-                raise FetchError("download_error", f"the server sent {len(data)} of {size} bytes")
-            return data
-
-        return self._get(url, {"Range": f"bytes={start}-{last}"}, headers or {}, timeout, read)
 
     def _get(
         self,

@@ -19,7 +19,6 @@ from urllib3.util import make_headers, parse_url
 
 from lib.storage.errors import FetchError
 from lib.storage.http_errors import Refused, TimedOut
-from lib.storage.s3 import CONNECTIONS, SLOWEST_BYTES_A_SECOND
 
 # It logs whole URLs, whose query strings may hold tokens, when it cannot parse a header.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

@@ -26,6 +26,7 @@ from lib.scoring.stages.stage import Stopwatch
 from lib.storage import retry
 from lib.storage.bucket import Bucket, Object, Prefix
 from lib.storage.buckets import _bucket as cached_bucket
+from lib.storage.buckets import open_bucket
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch
 from lib.storage.folder import Folder, folder
@@ -67,9 +68,18 @@ def fetched(
 ) -> pa.Table:
     """List without faults, then fetch, as a worker would."""
     server = place.server if isinstance(place, Proxy) else place
-    entries = list(Archive([source], reading=Reading(s3=server.options)))
+    return fetched_from(source, server.options, place.options, timeout)
+
+
+def fetched_from(
+    source: str,
+    listing: S3Options = S3Options(),  # noqa: B008
+    reading: S3Options = S3Options(),  # noqa: B008
+    timeout: float = 60,
+) -> pa.Table:
+    entries = list(Archive([source], reading=Reading(s3=listing)))
     rows = [{"id": n, **entry._asdict()} for n, entry in enumerate(entries)]
-    stage = Fetch(10**6, s3=place.options, timeout=timeout)
+    stage = Fetch(10**6, s3=reading, timeout=timeout)
     stage.setup(Stopwatch())
     batches = [pa.Table.from_pylist(rows[n : n + 32]) for n in range(0, len(rows), 32)]
     parts = [stage(batch.drop_columns(["extra"])) for batch in batches]
@@ -412,10 +422,13 @@ def test_a_tar_in_a_bucket_is_listed_in_ranges(
 # --- Folders for results ----------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "az"])
 def place(request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path) -> Folder:
     if request.param == "local":
         return folder(tmp_path / "result")
+    if request.param == "az":
+        request.getfixturevalue("azure")
+        return folder(f"az://photos/{tmp_path.name}")
     s3.bucket("results")
     return folder(f"s3://results/{tmp_path.name}", s3.options)
 
@@ -537,3 +550,47 @@ def test_credentials_in_addresses_are_not_repeated(make: object) -> None:
     with pytest.raises(UserError) as caught:
         make()  # type: ignore[operator]
     assert SECRET_KEY not in str(caught.value)
+
+
+# --- Azure ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("azure")
+def test_images_in_azure(images: dict[str, bytes], tmp_path: Path) -> None:
+    bucket, _ = open_bucket("az://photos/")
+    for name, data in images.items():
+        bucket.write(f"archive/{name}", data)
+    bucket.write("archive/notes.txt", b"")
+    archive = Archive(["az://photos/archive"])
+    uris = [entry.uri for entry in archive]
+    assert uris == [f"az://photos/archive/{name}" for name in images]
+    assert archive.skipped == {"other file type": 1}
+    behind = Archive(["az://photos/archive"]).behind(Position(0, uris[39]))
+    assert [entry.uri for entry in behind] == uris[40:]
+    rows = fetched_from("az://photos/archive").to_pylist()
+    assert [row["data"] for row in rows] == list(images.values())
+    assert {row["error"] or row["note"] for row in rows} == {None}
+    with pytest.raises(FetchError, match="no such object") as caught:
+        fetch("az://photos/none.jpg", 100)
+    assert caught.value.status == "not_found"
+    assert not caught.value.of_place
+    with pytest.raises(UserError, match="cannot read 'az://nothing-here': "):
+        Archive(["az://nothing-here"])
+
+
+@pytest.mark.usefixtures("azure")
+def test_a_tar_and_a_table_in_azure(
+    s3: S3Server, images: dict[str, bytes], packed: None, tmp_path: Path
+) -> None:
+    for name in ("shard.tar", "train.parquet"):
+        bucket, key = open_bucket(f"az://photos/packed/{name}")
+        bucket.write(key, (s3.root / "packed" / name).read_bytes())
+        found = fetched_from(f"az://photos/packed/{name}").to_pylist()
+        assert {row["uri"].split("#", 1)[1]: row["data"] for row in found} == images
+
+
+def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_USE_EMULATOR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="AZURE_STORAGE_ACCOUNT"):
+        list(Archive(["az://other-container/photos"]))
