@@ -22,7 +22,7 @@ import tyro
 from lib.archive.archive import Archive, Reading
 from lib.archive.manifest import write_manifest
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
+from lib.storage.options import S3Options, StorageOptions
 
 FOLDERS = 50
 PAGE = 1000
@@ -57,11 +57,12 @@ def main() -> None:
 
 def list_bucket(port: int, keys: int) -> None:
     """Write the manifest of the bucket."""
-    options = S3Options(f"http://127.0.0.1:{port}", "us-east-1", anonymous=True)
+    options = StorageOptions(S3Options(f"http://127.0.0.1:{port}", "us-east-1", anonymous=True))
     with tempfile.TemporaryDirectory() as name:
         started, worked = time.monotonic(), time.process_time()
         manifest = write_manifest(
-            Archive(["s3://bucket"], reading=Reading(s3=options)), folder(Path(name) / "manifest")
+            Archive(["s3://bucket"], reading=Reading(storage=options)),
+            folder(Path(name) / "manifest"),
         )
         seconds, core = time.monotonic() - started, time.process_time() - worked
     assert manifest.images == keys

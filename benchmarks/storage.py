@@ -44,7 +44,7 @@ from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage, Stopwatch
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
+from lib.storage.options import S3Options, StorageOptions
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server
 
 SAME_AGE = 0.01
@@ -115,9 +115,9 @@ def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
     Seconds on the clock change with what else a machine does; these hardly do.
     """
     bundle = read_bundle(model.resolve())
-    s3 = S3Options(server.endpoint, "us-east-1")
+    s3 = StorageOptions(S3Options(server.endpoint, "us-east-1"))
     stages: list[Stage] = [
-        *(Fetch(10**7, s3=s3), Detect(DetectorSpec("none"), bundle.crop, Limits(), 1)),
+        *(Fetch(10**7, storage=s3), Detect(DetectorSpec("none"), bundle.crop, Limits(), 1)),
         *(Predict(bundle, ("age", "gender"), 1), Label(bundle)),
     ]
     chain = Chain(stages)
@@ -125,7 +125,7 @@ def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
     rclone = psutil.Process(server.process.pid)
     local = 0.0
     for source in (str(work / "local"), "s3://objects", "s3://tars", "s3://parquet"):
-        entries = [e._asdict() for e in Archive([source], images, Reading(s3=s3))]
+        entries = [e._asdict() for e in Archive([source], images, Reading(storage=s3))]
         rows = pa.Table.from_pylist([{"id": n, **e} for n, e in enumerate(entries)])
         rows = rows.drop_columns(["extra"])
         chain(rows.slice(0, BATCH))  # the first batch traces the graphs and makes the client
@@ -207,13 +207,13 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
     """The job, but for the models: list, resume, fetch, hash, commit."""
     from lib.scoring import engine, pipeline
 
-    options = S3Options(endpoint, "us-east-1")
+    options = StorageOptions(S3Options(endpoint, "us-east-1"))
     output = folder(work)
     recover(output)
     try:
         manifest = read_manifest(output / "manifest")
     except FileNotFoundError:
-        archive = Repeated(["s3://tars"], reading=Reading(s3=options))
+        archive = Repeated(["s3://tars"], reading=Reading(storage=options))
         archive.images = rows
         manifest = write_manifest(archive, output / "manifest")
     done = committed(output / "labels", manifest.next_id)
@@ -226,7 +226,7 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
             .read()
             .map_batches(
                 pipeline.Worker,
-                fn_constructor_args=([Fetch(10**7, s3=options), Hash()], lambda seconds: None),
+                fn_constructor_args=([Fetch(10**7, storage=options), Hash()], lambda seconds: None),
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=engine.pool(2, 2),

@@ -29,7 +29,7 @@ from lib.faces.registry import (
 )
 from lib.models.bundle import read_bundle
 from lib.storage.folder import folder
-from lib.storage.options import S3Option, S3Options
+from lib.storage.options import StorageOption, StorageOptions
 from lib.storage.parquet_folder import parquet_files, read_columns
 from lib.tasks.gender import Gender
 
@@ -67,7 +67,7 @@ class Options:
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
     gender_zero: Gender | None = None
-    s3: S3Option = field(default_factory=S3Options)
+    storage: StorageOption = field(default_factory=StorageOptions)
 
     def check(self) -> None:
         """Refuse options that do not fit together, and an output that cannot be.
@@ -96,13 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     make_output(options.output)
-    s3 = options.s3.resolved_for(options.data or options.labels or "", options.model or "")
+    storage = options.storage.resolved_for(
+        options.data or options.labels or "", options.model or ""
+    )
     if options.data is not None:
-        faces = LabelledFaces(folder(options.data, s3), options.split)
-        bundle = read_bundle(folder(options.model or DEFAULT_MODEL, s3))
+        faces = LabelledFaces(folder(options.data, storage), options.split)
+        bundle = read_bundle(folder(options.model or DEFAULT_MODEL, storage))
         comparison = label_faces(bundle, faces, options.detector_spec)
     else:
-        comparison = match_labels(options, s3)
+        comparison = match_labels(options, storage)
     return conclude(comparison, options.output)
 
 
@@ -116,11 +118,11 @@ def make_output(output: Path) -> None:
         raise UserError(f"cannot write to --output {str(output)!r}: Permission denied")
 
 
-def match_labels(options: Options, s3: S3Options) -> Comparison:
+def match_labels(options: Options, storage: StorageOptions) -> Comparison:
     """Look up the truth about images that are labelled already."""
     assert options.labels is not None
     assert options.truth is not None
-    of_labels = folder(options.labels, s3)
+    of_labels = folder(options.labels, storage)
     files = parquet_files(of_labels, "the folder labels/ from jobs/score.py")
     labels = read_columns(of_labels, files, LABEL_COLUMNS, WELCOME_COLUMNS)
     truth = read_truth(options.truth, options.columns, options.gender_zero)

@@ -42,7 +42,7 @@ from lib.datasets.prepared import (
 from lib.datasets.registry import SOURCE_HELP, DatasetOptions
 from lib.datasets.rules import Thresholds, first_rule
 from lib.output.run_record import RunRecord, claim
-from lib.storage.options import S3Option, S3Options
+from lib.storage.options import StorageOption, StorageOptions
 
 log = logging.getLogger("prepare")
 
@@ -79,7 +79,7 @@ class Options:
     size: int = 256
     shares: tuple[float, float, float] = SHARES
     thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
-    s3: S3Option = field(default_factory=S3Options)
+    storage: StorageOption = field(default_factory=StorageOptions)
 
     @property
     def dataset(self) -> Dataset:
@@ -122,14 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     output = options.output.resolve()
-    s3 = options.s3.resolved_for(*options.images)
-    sources = open_sources(options.images, s3)
+    storage = options.storage.resolved_for(*options.images)
+    sources = open_sources(options.images, storage)
     rows = options.dataset.read_rows(
         lambda: (name for source in sources for name in source.names())
     )
     dropped_by = first_rule(rows, options.thresholds)
     ingest = None if options.metadata_only else plan_ingest(options, sources, rows, dropped_by)
-    claim(output, RunRecord("jobs.prepare", options.fingerprint(rows), s3), OWNED)
+    claim(output, RunRecord("jobs.prepare", options.fingerprint(rows), storage), OWNED)
     if (output / prepare_summary.FILE).exists():
         remove_work(output)
         log.info("%s is prepared already; nothing to do", output)

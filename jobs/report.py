@@ -9,7 +9,7 @@ from lib.common import options as command_line
 from lib.common.errors import UserError
 from lib.output.reader import Output
 from lib.scoring.schema import NO_FACE, OK, STATUSES
-from lib.storage.options import S3Option, S3Options
+from lib.storage.options import StorageOption, StorageOptions
 
 WITH_FACE, WITHOUT_FACE, EACH_ERROR = 60, 8, 4
 """Images of the gallery, by status."""
@@ -31,7 +31,7 @@ class Options:
     labels: str
     output: Path = Path("report.html")
     annotate: int | None = None
-    s3: S3Option = field(default_factory=S3Options)
+    storage: StorageOption = field(default_factory=StorageOptions)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Count all rows, draw a sample of them, write the page."""
     options = command_line.parse(Options, arguments)
     options.check()
-    output = Output(options.labels, options.s3)
+    output = Output(options.labels, options.storage)
     # matplotlib and SciPy take a second to import, so wrong options are refused before.
     from lib.report.gallery import Originals, gallery, rows_at, write_annotated
     from lib.report.label_statistics import label_statistics

@@ -37,7 +37,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
 from lib.scoring.telemetry import RunMetrics
 from lib.storage.folder import Folder, failures_in_one_line, folder
-from lib.storage.options import TIMEOUT_SECONDS, S3Option, S3Options
+from lib.storage.options import TIMEOUT_SECONDS, StorageOption, StorageOptions
 from lib.storage.uris import local_uri
 
 log = logging.getLogger("score")
@@ -104,7 +104,7 @@ class Options:
     models: Size = field(default_factory=Size)
     max_cluster: Growth = field(default_factory=Growth)
     log_json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    s3: S3Option = field(default_factory=S3Options)
+    storage: StorageOption = field(default_factory=StorageOptions)
 
     def check(self) -> None:
         """Refuse impossible values.
@@ -130,6 +130,7 @@ class Options:
             raise UserError("--prune needs --update: only a new listing shows what has vanished")
         if taken := sorted(set(self.carry) & {*LABEL_NAMES, *SCHEMA.names}):
             raise UserError(f"--carry {taken[0]}: labels have a column of that name already")
+        self.storage.http.check()
         self.placement.check()
         _ = self.detector_spec
 
@@ -180,10 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def label(options: Options) -> int:
     """List, label and check; gives the exit status."""
-    s3 = options.s3.resolved_for(*options.images, options.output, options.model)
-    bundle = read_bundle(folder(options.model, s3))
-    output = folder(options.output, s3)
-    reading = reading_of(options, s3, output)
+    storage = options.storage.resolved_for(*options.images, options.output, options.model)
+    bundle = read_bundle(folder(options.model, storage))
+    output = folder(options.output, storage)
+    reading = reading_of(options, storage, output)
     run = run_id(output, options.fingerprint(bundle))
     if options.log_json:
         logs.as_json(run)
@@ -191,7 +192,7 @@ def label(options: Options) -> int:
     archive.carried()  # it checks
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
         card = bundle.card.to_dict()
-        claim(output, RunRecord("jobs.score", options.fingerprint(bundle), reading.s3, card))
+        claim(output, RunRecord("jobs.score", options.fingerprint(bundle), reading.storage, card))
         recover(output)
         manifest = list_images(archive, output, options)
         forget_rows(output, options.retried)
@@ -199,12 +200,12 @@ def label(options: Options) -> int:
         return check_result(options, summary, manifest, output)
 
 
-def reading_of(options: Options, s3: S3Options, output: Folder) -> Reading:
+def reading_of(options: Options, storage: StorageOptions, output: Folder) -> Reading:
     """How to read the archive; the output may lie in it."""
     return Reading(
         options.column,
         carry=options.carry,
-        s3=s3,
+        storage=storage,
         all_files=options.all_files,
         exclude=run_outputs.places(output),
     )
@@ -296,7 +297,9 @@ def run_pipeline(
     from lib.scoring import pipeline
 
     labelling = pipeline.Labelling(
-        source=Fetch(options.max_image_bytes, reading.column, reading.s3, options.fetch_timeout),
+        source=Fetch(
+            options.max_image_bytes, reading.column, reading.storage, options.fetch_timeout
+        ),
         detector=options.detector_spec,
         limits=options.limits,
         bundle=bundle,

@@ -14,7 +14,7 @@ from lib.common import options as command_line
 from lib.common.progress import SPEED_OVER_SECONDS, duration, how_far
 from lib.output.reader import FileCounts, Output
 from lib.output.summary import status_lines
-from lib.storage.options import S3Option, S3Options
+from lib.storage.options import S3Option, S3Options, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count what has been written, and say it."""
     options = command_line.parse(Options, arguments)
-    output = Output(options.output, options.s3)
+    output = Output(options.output, StorageOptions(options.s3))
     manifest = output.manifest()
     if manifest is None:
         sys.stdout.write("the archive is being listed; no image has been labelled yet\n")

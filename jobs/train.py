@@ -26,7 +26,7 @@ from lib.output.run_lock import RunLock
 from lib.output.run_record import RunRecord, claim
 from lib.scoring.placement import Cluster, Growth, Placement
 from lib.storage.folder import Folder, failures_in_one_line, folder
-from lib.storage.options import S3Options
+from lib.storage.options import S3Option, S3Options, StorageOptions
 from lib.tasks.calibration import FEWEST_FACES
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
@@ -83,7 +83,7 @@ class Options:
     pictures_after: tuple[int, ...] = (5, 100, 250)
     keep: int = 2
     max_failures: int = 3
-    s3: tyro.conf.FlagCreatePairsOff[S3Options] = field(default_factory=S3Options)
+    s3: S3Option = field(default_factory=S3Options)
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
 
     def check(self) -> None:
@@ -158,14 +158,18 @@ def train_model(options: Options) -> Folder:
         UserError: an option is impossible, the data cannot be read, or what stopped the training.
     """
     options.check()
-    s3 = options.s3.resolved_for(options.data, options.output, *options.teachers)
-    data, output = folder(options.data, s3), folder(options.output, s3)
+    storage = StorageOptions(options.s3).resolved_for(
+        options.data, options.output, *options.teachers
+    )
+    data, output = folder(options.data, storage), folder(options.output, storage)
     labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
     check_batch(options, len(labels["train"]))
     check_validation(len(labels["val"]))
-    teachers = read_teachers(options, s3)
+    teachers = read_teachers(options, storage)
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
-        claim(output, RunRecord("jobs.train", options.fingerprint(labels, teachers), s3), OWNED)
+        claim(
+            output, RunRecord("jobs.train", options.fingerprint(labels, teachers), storage), OWNED
+        )
         if (output / "bundle").holds(CARD):
             log.info("%s is trained already; nothing to do", output)
             return output / "bundle"
@@ -193,9 +197,9 @@ def check_validation(faces: int) -> None:
         )
 
 
-def read_teachers(options: Options, s3: S3Options) -> list[Bundle]:
+def read_teachers(options: Options, storage: StorageOptions) -> list[Bundle]:
     """Read the cards of the models to learn from."""
-    teachers = [read_bundle(where, s3) for where in options.teachers]
+    teachers = [read_bundle(where, storage) for where in options.teachers]
     for where, teacher in zip(options.teachers, teachers, strict=True):
         if unknown := set(options.recipe.tasks) - set(teacher.networks):
             raise UserError(

@@ -20,7 +20,7 @@ from lib.scoring.stages.read_images import ImageLike, Reader
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 
 BATCH = 32
 """Images that are decoded at a time."""
@@ -143,7 +143,7 @@ class Labeller:
         precision: what the networks compute in.
         threads: for the computations; the CPUs of this process if not given.
         limits: what is not decoded.
-        s3: where S3 is.
+        storage: how files are reached.
 
     Raises:
         UserError: the model or the detector cannot be used.
@@ -157,12 +157,12 @@ class Labeller:
         precision: Precision = "float32",
         threads: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
-        s3: S3Options = S3Options(),  # noqa: B008
+        storage: StorageOptions = StorageOptions(),  # noqa: B008
     ) -> None:
-        bundle = read_bundle(folder(str(model), s3))
+        bundle = read_bundle(folder(str(model), storage))
         spec = DetectorSpec.of(detector, detector_weights)
         threads = threads or len(os.sched_getaffinity(0))
-        self._reader = Reader(limits.max_bytes, s3)
+        self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [
             Detect(spec, bundle.crop, limits, threads),
             Predict(bundle, tuple(bundle.networks), threads, precision),

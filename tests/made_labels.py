@@ -13,7 +13,7 @@ from lib.archive.manifest import write_manifest
 from lib.output.run_record import RunRecord, claim
 from lib.scoring.schema import label_schema
 from lib.storage.folder import folder as as_folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import local_path, scheme_of
 
 CARD = json.loads(Path(__file__).parents[1].joinpath("models/default/card.json").read_text("utf-8"))
@@ -70,7 +70,7 @@ def make_output(
     images: Path | str,
     labels: Mapping[str, Mapping[str, Any]],
     files: int = 1,
-    s3: S3Options | None = None,
+    storage: StorageOptions | None = None,
 ) -> Path:
     """List the images and give each a row.
 
@@ -79,13 +79,13 @@ def make_output(
         images: folder of the images, or URI.
         labels: by the path of the image within `images`: faces, status and error of its `row`.
         files: of label rows.
-        s3: storage options of the run.
+        storage: options of the run.
     """
-    s3 = s3 or S3Options()
+    storage = storage or StorageOptions()
     fingerprint = {"images": [str(images)], "limit": None, "model": "tiny@1", "detector": "mtcnn"}
-    claim(folder, RunRecord("jobs.score", fingerprint, s3, CARD))
+    claim(folder, RunRecord("jobs.score", fingerprint, storage, CARD))
     listed = as_folder(folder) / "manifest"
-    parts = write_manifest(Archive([str(images)], reading=Reading(s3=s3)), listed).parts
+    parts = write_manifest(Archive([str(images)], reading=Reading(storage=storage)), listed).parts
     manifest = [entry for part in parts for entry in listed.read_table(part).to_pylist()]
     rows = []
     for entry in manifest:

@@ -22,7 +22,7 @@ import boto3
 
 from lib.storage.bucket import Bucket
 from lib.storage.buckets import open_bucket
-from lib.storage.options import S3Options
+from lib.storage.options import S3Options, StorageOptions
 from tests.ray_head import free_port, wait_until
 
 RCLONE = str(Path(sys.executable).parent / "rclone")
@@ -38,6 +38,13 @@ ENVIRONMENT = {
 Fault = Literal["503", "403", "404", "reset", "stall", "truncate", "hang"]
 Rule = Callable[[str, str, int], Fault | None]
 """Method, bucket/key and how often that was asked for before → what goes wrong this time."""
+
+
+def s3_options(
+    endpoint: str | None = None, region: str | None = None, **more: Any
+) -> StorageOptions:
+    """Storage options of which those of S3 are given."""
+    return StorageOptions(S3Options(endpoint, region, **more))
 
 
 class OnLoopback:
@@ -83,9 +90,9 @@ class OnLoopback:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
-    def options(self) -> S3Options:
+    def options(self) -> StorageOptions:
         """For code that takes the options."""
-        return S3Options(endpoint=self.endpoint, region="us-east-1")
+        return s3_options(self.endpoint, "us-east-1")
 
 
 @dataclass

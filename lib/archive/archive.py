@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -30,9 +31,9 @@ from lib.archive.tables import Table
 from lib.archive.tar_ranges import ranges
 from lib.common.errors import UserError, reason_of
 from lib.storage.buckets import open_bucket
-from lib.storage.fetch import local_etag
+from lib.storage.fetch import URL_SCHEMES, local_etag
 from lib.storage.filesystem import check_scheme
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of, with_lower_scheme
 
 RANGES_AT_A_TIME = 8
@@ -66,9 +67,9 @@ class Position(NamedTuple):
 class _SingleFile:
     """A source that is a single file."""
 
-    file: File
+    file: File | Entry
 
-    def files(self, after: str | None = None) -> Iterator[File | Skip]:
+    def files(self, after: str | None = None) -> Iterator[File | Entry]:
         """The file, unless it is already listed."""
         if after is None:
             yield self.file
@@ -100,7 +101,7 @@ class Reading:
         column: of tables: holds the images or their names; None finds it.
         unpack: look into the tars and tables that lie in folders.
         carry: columns of tables whose values go with each image into its label.
-        s3: where S3 is.
+        storage: how files are reached.
         all_files: take system files, too (`lib.archive.system_files`).
         exclude: folders that are passed over where they lie below a source, such as the run's own output.
     """
@@ -108,7 +109,7 @@ class Reading:
     column: str | None = None
     unpack: bool = True
     carry: tuple[str, ...] = ()
-    s3: S3Options = field(default_factory=S3Options)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     all_files: bool = False
     exclude: tuple[str, ...] = ()
 
@@ -217,7 +218,7 @@ class Archive:
             elif self.known and (entries := self.known(file)) is not None:
                 yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
             elif suffix_of(file.uri) == TAR:
-                for part in ranges(file, self._reading.s3, self._reading.all_files):
+                for part in ranges(file, self._reading.storage, self._reading.all_files):
                     yield _Pending(file.uri, threads.submit(part.entries))
             elif suffix_of(file.uri) in TABLES:
                 yield from self._rows(file, start)
@@ -256,7 +257,7 @@ class Archive:
     def _table(self, file: File, listing: Listing) -> Table:
         reading = self._reading
         base = listing.base if isinstance(listing, TableFolder) else file.uri.rpartition("/")[0]
-        return Table(file, base, reading.column, reading.carry, reading.s3)
+        return Table(file, base, reading.column, reading.carry, reading.storage)
 
     def _open(self, source: str) -> Listing:
         listing = self._open_any(with_lower_scheme(source))
@@ -268,13 +269,15 @@ class Archive:
         return table
 
     def _open_any(self, source: str) -> LocalListing | Selected | _SingleFile:
-        scheme = check_scheme(source, "source")
+        scheme = check_scheme(source, "source", URL_SCHEMES)
         if source.lower().endswith(_COMPRESSED):
             raise UserError(
                 f"{source!r} is compressed, so no part can be read alone; decompress it"
             )
         if not scheme:
             return self._open_local(source)
+        if scheme in URL_SCHEMES:
+            return _open_url(source)
         found = self._open_in_bucket(source)
         if isinstance(found, _SingleFile):
             return found
@@ -283,7 +286,7 @@ class Archive:
     def _selection(self, root: str) -> Selection:
         reading = self._reading
         exclude = [with_lower_scheme(folder) for folder in reading.exclude]
-        return Selection(root, exclude, reading.all_files, reading.s3)
+        return Selection(root, exclude, reading.all_files, reading.storage)
 
     def _open_local(self, source: str) -> LocalListing | _SingleFile:
         path = _checked_path(source)
@@ -294,7 +297,7 @@ class Archive:
 
     def _open_in_bucket(self, source: str) -> BucketListing | _SingleFile:
         try:
-            bucket, key = open_bucket(source, self._reading.s3, ATTEMPTS_AT_THE_START)
+            bucket, key = open_bucket(source, self._reading.storage, ATTEMPTS_AT_THE_START)
             root = f"{scheme_of(source)}://{bucket_and_key(source)[0]}/"
             if suffix_of(source) in _FILES:
                 try:
@@ -306,7 +309,7 @@ class Archive:
             as_folder = key if not key or key.endswith("/") else f"{key}/"
             for prefix in dict.fromkeys((as_folder, key)):
                 if next(bucket.pages(prefix), None):
-                    return BucketListing(f"{root}{prefix}", self._reading.s3)
+                    return BucketListing(f"{root}{prefix}", self._reading.storage)
         except OSError as error:
             raise UserError(f"cannot read {source!r}: {reason_of(error)}") from None
         raise UserError(f"there is nothing at {source!r}; check its spelling")
@@ -327,6 +330,14 @@ def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
         place = found.offset if isinstance(found, Entry) else None
         if item.tar != start.part or (place is not None and place > start.place):
             yield _Listed(item.tar, place, found)
+
+
+def _open_url(source: str) -> _SingleFile:
+    if suffix_of(urlsplit(source).path) in (TAR, *TABLES):
+        raise UserError(
+            f"{source!r}: only single images are read from URLs; copy it to a folder or a bucket"
+        )
+    return _SingleFile(Entry(source, None, None))
 
 
 def _checked_path(source: str) -> str:

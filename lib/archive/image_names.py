@@ -1,11 +1,6 @@
 """Names of images as people and tables write them → uris."""
 
-from lib.storage.uris import FILE_SCHEME, scheme_of, with_lower_scheme
-
-
-def is_data_uri(name: str) -> bool:
-    """Whether the name is the image itself: `data:image/jpeg;base64,...`."""
-    return name[:5].lower() == "data:"
+from lib.storage.uris import FILE_SCHEME, is_data_uri, scheme_of, with_lower_scheme
 
 
 def named_uri(name: str, base: str) -> str | None:

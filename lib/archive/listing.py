@@ -25,7 +25,7 @@ from lib.common.errors import UserError, reason_of
 from lib.storage.bucket import Bucket, Object, Prefix
 from lib.storage.buckets import open_bucket
 from lib.storage.fetch import local_etag
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import bucket_and_key, local_path, local_uri
 
 PREFIXES_AT_A_TIME = 16
@@ -143,7 +143,7 @@ class BucketListing:
     """A prefix of keys in a bucket. Its folders are listed in parallel and yielded in order."""
 
     uri: str
-    options: S3Options
+    options: StorageOptions
 
     def files(self, after: str | None = None) -> Iterator[File | Skip]:
         """All objects below the prefix by key.

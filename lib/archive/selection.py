@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lib.archive.run_outputs import FOLDERS, is_of_a_run
 from lib.archive.system_files import is_system_file
 from lib.storage.folder import Folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import scheme_of
 
 SYSTEM_FILE = "system file"
@@ -19,7 +19,7 @@ class Selection:
     """Chooses by the place of a file below its source; where the source itself lies does not count."""
 
     def __init__(
-        self, root: str, exclude: Sequence[str], all_files: bool, options: S3Options
+        self, root: str, exclude: Sequence[str], all_files: bool, options: StorageOptions
     ) -> None:
         """Choose among the files of a source.
 
@@ -28,7 +28,7 @@ class Selection:
             exclude: folders to pass over, without a slash at the end; the source itself and those
                 around it are ignored.
             all_files: take system files, too.
-            options: for S3.
+            options: how files are reached.
         """
         self._root = root
         self._exclude = tuple(f"{folder}/" for folder in _below(root, exclude))

@@ -18,7 +18,7 @@ from lib.archive.entry import PARQUET, Entry, File, suffix_of
 from lib.archive.image_names import is_data_uri, named_uri
 from lib.common.errors import UserError, reason_of
 from lib.storage.fetch import open_file
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
 """Default columns with the names of the images, in order of preference."""
@@ -93,14 +93,14 @@ class Table:
         base: the folder to which names of images are relative.
         column: with the images, if chosen.
         carry: further columns, whose values go with each image.
-        options: for S3.
+        options: how files are reached.
     """
 
     file: File
     base: str
     column: str | None
     carry: Sequence[str]
-    options: S3Options
+    options: StorageOptions
 
     def carried(self) -> list[pa.Field]:
         """The names and types of the carried columns; strings where the table has no types.

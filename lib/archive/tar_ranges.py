@@ -9,7 +9,7 @@ from lib.archive.selection import SYSTEM_FILE
 from lib.archive.system_files import is_system_file
 from lib.archive.tar import TarError, buffered, iter_members
 from lib.storage.fetch import open_file
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import scheme_of
 
 RANGE_BYTES = 128 << 20
@@ -23,14 +23,14 @@ class Range(NamedTuple):
         tar: the file.
         start: first byte.
         end: byte behind the last one.
-        options: for S3.
+        options: how files are reached.
         all_files: take system files, too.
     """
 
     tar: File
     start: int
     end: int
-    options: S3Options
+    options: StorageOptions
     all_files: bool
 
     def entries(self) -> list[Entry | Skip]:
@@ -78,12 +78,12 @@ class Range(NamedTuple):
         return Entry(place, None, etag, uri, offset, fault=f"{status}: {reason}")
 
 
-def ranges(tar: File, options: S3Options, all_files: bool) -> Iterator[Range]:
+def ranges(tar: File, options: StorageOptions, all_files: bool) -> Iterator[Range]:
     """Cut a tar into ranges for independent readers.
 
     Args:
         tar: the file.
-        options: for S3.
+        options: how files are reached.
         all_files: take system files, too.
     """
     for start in range(0, max(1, tar.size), RANGE_BYTES):

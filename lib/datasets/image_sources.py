@@ -22,7 +22,7 @@ from lib.common.errors import UserError, reason_of
 from lib.datasets.path_index import PathIndex
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch, file_version, open_file
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import local_path, scheme_of
 
 SHARD_BYTES = 64 << 20
@@ -45,18 +45,18 @@ class SourceImage(NamedTuple):
     read: Callable[[int], bytes]
 
 
-def open_sources(images: Sequence[str], s3: S3Options | None = None) -> list["Source"]:
+def open_sources(images: Sequence[str], storage: StorageOptions | None = None) -> list["Source"]:
     """Open the sources of images, without reading an image.
 
     Args:
         images: paths or `file:///` URIs of tars, of folders, which are searched recursively, and of
             image files; or `s3://` and other URIs.
-        s3: storage options.
+        storage: options.
 
     Raises:
         UserError: a source cannot be read.
     """
-    options = s3 or S3Options()
+    options = storage or StorageOptions()
     return [_open_source(source, options) for source in dict.fromkeys(images)]
 
 
@@ -83,7 +83,7 @@ def _prefix_of(name: str, index: PathIndex) -> str | None:
     return next((name[:end] for end in (0, *folders) if name[end:] in index), None)
 
 
-def _open_source(source: str, options: S3Options) -> "Source":
+def _open_source(source: str, options: StorageOptions) -> "Source":
     if suffix_of(source) != TAR:
         return _Folder(source, options)
     try:
@@ -98,7 +98,7 @@ class _Tar:
     """A tar; the names of a damaged one are those before the damage."""
 
     source: str
-    options: S3Options
+    options: StorageOptions
 
     def __str__(self) -> str:
         return self.source
@@ -127,7 +127,7 @@ class _TarRange:
     start: int
     end: int
     version: str
-    options: S3Options
+    options: StorageOptions
 
     def __iter__(self) -> Iterator[SourceImage]:
         with _open_tar(self.source, self.options) as file:
@@ -142,7 +142,7 @@ class _TarRange:
 @dataclass(frozen=True)
 class _Folder:
     source: str
-    options: S3Options
+    options: StorageOptions
 
     def __post_init__(self) -> None:
         self._archive()  # it checks
@@ -151,7 +151,7 @@ class _Folder:
         return self.source
 
     def _archive(self) -> Archive:
-        return Archive((self.source,), reading=Reading(unpack=False, s3=self.options))
+        return Archive((self.source,), reading=Reading(unpack=False, storage=self.options))
 
     def names(self) -> Iterator[str]:
         root = _root(self.source)
@@ -173,7 +173,7 @@ class _Files:
     source: str
     uris: tuple[str, ...]
     digest: str
-    options: S3Options
+    options: StorageOptions
 
     def __iter__(self) -> Iterator[SourceImage]:
         root = _root(self.source)
@@ -188,7 +188,7 @@ ImageShard = _TarRange | _Files
 """Images that one task reads, in order; small and picklable. Its `digest` changes when an image does."""
 
 
-def _open_tar(source: str, options: S3Options) -> io.BufferedReader:
+def _open_tar(source: str, options: StorageOptions) -> io.BufferedReader:
     return buffered(cast(io.RawIOBase, open_file(source, options)))
 
 
@@ -204,7 +204,7 @@ def _read_member(file: io.BufferedReader, member: Member, max_bytes: int) -> byt
     return file.read(member.size)
 
 
-def _read_file(uri: str, options: S3Options, max_bytes: int) -> bytes:
+def _read_file(uri: str, options: StorageOptions, max_bytes: int) -> bytes:
     return fetch(uri, max_bytes, options=options).data
 
 

@@ -16,7 +16,7 @@ from lib.models.model_card import BACKBONE, FORMAT, ModelCard, NetworkFile
 from lib.network_input import CropSpec, Pixels
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.tasks import TASKS
 
 CARD = "card.json"
@@ -112,7 +112,7 @@ def write_card(folder: Path, card: ModelCard) -> Bundle:
     return read_bundle(folder)
 
 
-def read_bundle(where: str | Path | Folder, options: S3Options | None = None) -> Bundle:
+def read_bundle(where: str | Path | Folder, options: StorageOptions | None = None) -> Bundle:
     """Read and check the card, and check every file against it, without loading a network.
 
     Args:

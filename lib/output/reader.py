@@ -20,7 +20,7 @@ from lib.output.commits import PENDING
 from lib.output.summary import Summary
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 
 JOB = "jobs.score"
 LOOKS = 3
@@ -55,22 +55,22 @@ class Output:
     Attributes:
         name: the folder as it was given.
         record: contents of `run.json`.
-        s3: storage options for the images of the archive.
+        storage: options for the images of the archive.
     """
 
-    def __init__(self, folder: str, s3: S3Options | None = None) -> None:
+    def __init__(self, folder: str, storage: StorageOptions | None = None) -> None:
         """Read the record of the run.
 
         Args:
             folder: what jobs.score had as --output, a path or a URI.
-            s3: storage options for the output and the images. None or the default options: this
+            storage: options for the output and the images. None or the default options: this
                 machine's environment for the output, the run's own options for the images.
 
         Raises:
             UserError: the folder holds no labelling, or cannot be read.
         """
         self.name = folder
-        given = s3 or S3Options()
+        given = storage or StorageOptions()
         try:
             self._folder = as_folder(folder, given.resolved_for(folder))
             self.record = run_record.read(self._folder)
@@ -86,7 +86,7 @@ class Output:
                 f"{folder!r} is no labelling but an output of {self.record.job}; "
                 f"give the folder that was the --output of {JOB}"
             )
-        self.s3 = self.record.storage if given == S3Options() else given.resolved()
+        self.storage = self.record.storage if given == StorageOptions() else given.resolved()
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

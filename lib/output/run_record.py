@@ -11,7 +11,7 @@ from lib.archive.run_outputs import RECORD as FILE
 from lib.common.errors import UserError, reason_of
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 
 OWNED = ("labels", "manifest", "checkpoint")
 
@@ -23,13 +23,13 @@ class RunRecord:
     Attributes:
         job: module of the job, such as `jobs.score`.
         fingerprint: all options that change the result, as JSON values.
-        storage: how the run reads and writes S3; it holds no credentials.
+        storage: how the run reads and writes files; it holds no credentials.
         model: card of the model that labels; empty for other jobs.
     """
 
     job: str
     fingerprint: Mapping[str, Any]
-    storage: S3Options = field(default_factory=S3Options)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     model: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Folder) -> None:
@@ -52,7 +52,7 @@ def read(folder: Folder) -> RunRecord:
     """
     try:
         found = json.loads(folder.read(FILE))
-        return RunRecord(**{**found, "storage": S3Options(**found["storage"])})
+        return RunRecord(**{**found, "storage": StorageOptions.from_dict(found["storage"])})
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{f'{folder}/{FILE}'!r} is damaged; give another --output") from None
 

@@ -104,7 +104,7 @@ class Originals:
             output: that the rows are from.
             rows: as `rows_at` gives them.
         """
-        self._s3 = output.s3
+        self._s3 = output.storage
         self._column = output.fingerprint.get("column")
         self._places = output.places([row["id"] for row in rows])
         self._limits = output.limits

@@ -14,7 +14,7 @@ from lib.scoring.placement import Cluster, Placement
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.read_images import Reader, ReadImages, UnpackRow
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 
 OTHERS_CPUS = 1.0
 """CPUs that the pools leave to the other operators of the user's dataset, which take a whole one each."""
@@ -29,7 +29,7 @@ def label_dataset(
     precision: Precision = "float32",
     age_distribution: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
-    s3: S3Options = S3Options(),  # noqa: B008
+    storage: StorageOptions = StorageOptions(),  # noqa: B008
 ) -> ray.data.Dataset:
     """Add the label columns of `lib.scoring.schema` to a dataset of images.
 
@@ -46,7 +46,7 @@ def label_dataset(
         precision: what the networks compute in.
         age_distribution: add the distribution of each age, too: 101 numbers.
         limits: what is not decoded.
-        s3: where S3 is.
+        storage: how files are reached.
 
     Returns:
         The same rows with the label columns behind the user's.
@@ -62,10 +62,10 @@ def label_dataset(
     if taken := sorted(set(columns) & set(labels)):
         raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
     labelling = pipeline.Labelling(
-        source=ReadImages(image, Reader(limits.max_bytes, s3)),
+        source=ReadImages(image, Reader(limits.max_bytes, storage)),
         detector=DetectorSpec.of(detector, detector_weights),
         limits=limits,
-        bundle=read_bundle(folder(str(model), s3)),
+        bundle=read_bundle(folder(str(model), storage)),
         age_distribution=age_distribution,
         precision=precision,
         keys=("row",),

@@ -24,6 +24,7 @@ from lib.scoring import rates
 from lib.scoring.placement import FACES, TASK_CPUS, Cluster, Placement, Pool, place
 from lib.scoring.schema import KEYS
 from lib.scoring.stages.detect import Detect
+from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain, Stage
@@ -86,7 +87,8 @@ class Labelling:
         """What the workers of a pool do, in order; those of the last one make the label rows."""
         chain: list[Stage] = []
         if FACES in pool.stages:
-            chain.append(self.source)
+            source = self.source
+            chain.append(source.for_one_of(pool.actors) if isinstance(source, Fetch) else source)
             chain.append(Detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
             chain.append(Predict(self.bundle, tasks, pool.threads, self.precision))

@@ -11,7 +11,7 @@ from obstore.store import AzureStore, GCSStore, ObjectStore
 
 from lib.common.errors import UserError
 from lib.storage.bucket import Bucket, client_config
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
+from lib.storage.options import TIMEOUT_SECONDS, S3Options, StorageOptions
 from lib.storage.retry import ATTEMPTS
 from lib.storage.s3 import S3Bucket
 from lib.storage.uris import bucket_and_key, scheme_of
@@ -24,7 +24,7 @@ SCHEMES = ("s3", "gs", "az")
 
 def open_bucket(
     uri: str,
-    options: S3Options | None = None,
+    options: StorageOptions | None = None,
     attempts: int = ATTEMPTS,
     timeout: float = TIMEOUT_SECONDS,
 ) -> tuple[Bucket, str]:
@@ -32,7 +32,7 @@ def open_bucket(
 
     Args:
         uri: of an object or prefix.
-        options: for S3.
+        options: how it is reached.
         attempts: of each request, at most.
         timeout: seconds that an attempt may take.
 
@@ -41,7 +41,7 @@ def open_bucket(
         UserError: the URI or the options are impossible.
     """
     name, key = bucket_and_key(uri)
-    return _bucket(scheme_of(uri), name, options or S3Options(), attempts, timeout), key
+    return _bucket(scheme_of(uri), name, (options or StorageOptions()).s3, attempts, timeout), key
 
 
 @lru_cache(maxsize=64)

@@ -7,9 +7,12 @@ from typing import BinaryIO, cast
 from lib.common.errors import UserError
 from lib.storage.buckets import SCHEMES, open_bucket
 from lib.storage.errors import Fetched, FetchError
+from lib.storage.http import fetch_data_uri, fetch_http
 from lib.storage.object_file import ObjectFile
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
-from lib.storage.uris import local_path, scheme_of
+from lib.storage.options import TIMEOUT_SECONDS, StorageOptions
+from lib.storage.uris import is_data_uri, local_path, scheme_of
+
+URL_SCHEMES = ("http", "https")
 
 
 def local_etag(info: os.stat_result) -> str:
@@ -22,7 +25,7 @@ def fetch(
     max_bytes: int,
     start: int = 0,
     size: int | None = None,
-    options: S3Options | None = None,
+    options: StorageOptions | None = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> Fetched:
     """Read a file, or a range of it.
@@ -30,9 +33,9 @@ def fetch(
     Args:
         uri: local path or URI.
         max_bytes: nothing is read if the file or range is larger.
-        start: first byte.
+        start: first byte; of files at http:// and https:// all is read.
         size: bytes to read; None reads to the end.
-        options: for S3.
+        options: how files are reached.
         timeout: seconds for one attempt over a network.
 
     Raises:
@@ -40,11 +43,16 @@ def fetch(
     """
     scheme = scheme_of(uri)
     try:
+        if is_data_uri(uri):
+            return fetch_data_uri(uri, max_bytes)
         if not scheme:
             return _fetch_local(uri, max_bytes, start, size)
         if scheme in SCHEMES:
             bucket, key = open_bucket(uri, options, timeout=timeout)
             return bucket.read(key, start, size, max_bytes)
+        if scheme in URL_SCHEMES:
+            http = (options or StorageOptions()).http
+            return fetch_http(uri, max_bytes, http, timeout)
     except OSError as error:
         raise FetchError.of(error) from None
     except (UserError, ValueError) as error:  # tables may hold impossible URIs
@@ -75,13 +83,13 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def open_file(
-    uri: str, options: S3Options | None = None, timeout: float = TIMEOUT_SECONDS
+    uri: str, options: StorageOptions | None = None, timeout: float = TIMEOUT_SECONDS
 ) -> BinaryIO:
     """Open a seekable file for reading; unbuffered where each read is a request.
 
     Args:
         uri: of the file.
-        options: for S3.
+        options: how files are reached.
         timeout: seconds for one attempt of a request.
 
     Raises:

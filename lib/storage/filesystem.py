@@ -11,7 +11,7 @@ from lib.common.errors import UserError
 from lib.storage.bucket import Bucket, Prefix
 from lib.storage.buckets import SCHEMES, open_bucket
 from lib.storage.object_file import ObjectFile
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import bucket_and_key, local_path, scheme_of
 
 LARGEST_READ = 64 << 20
@@ -41,13 +41,13 @@ def check_scheme(uri: str, what: str, more: Sequence[str] = ()) -> str:
     return scheme
 
 
-def filesystem(uri: str, options: S3Options | None = None) -> tuple[fs.FileSystem, str]:
+def filesystem(uri: str, options: StorageOptions | None = None) -> tuple[fs.FileSystem, str]:
     """The file system of a URI for pyarrow and Ray, and the path in it."""
     scheme = scheme_of(uri)
     if not scheme:
         return fs.LocalFileSystem(), str(local_path(uri))
     name, key = bucket_and_key(uri)
-    files = BucketFiles(scheme, options or S3Options())
+    files = BucketFiles(scheme, options or StorageOptions())
     return fs.PyFileSystem(files), f"{name}/{key}".rstrip("/")
 
 
@@ -59,7 +59,7 @@ class BucketFiles(fs.FileSystemHandler):
     all, and is in memory until then: results are written in files of up to about 128 MB.
     """
 
-    def __init__(self, scheme: str, options: S3Options) -> None:
+    def __init__(self, scheme: str, options: StorageOptions) -> None:
         self._scheme, self._options = scheme, options
 
     def __eq__(self, other: object) -> bool:

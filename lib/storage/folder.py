@@ -16,7 +16,7 @@ from lib.common.errors import UserError, reason_of
 from lib.storage.buckets import open_bucket
 from lib.storage.fetch import open_file
 from lib.storage.filesystem import check_scheme, filesystem
-from lib.storage.options import S3Options
+from lib.storage.options import StorageOptions
 from lib.storage.uris import local_path, local_uri, scheme_of
 
 
@@ -43,11 +43,11 @@ class Folder:
 
     Attributes:
         uri: local path or URI, without a slash at its end.
-        options: for S3.
+        options: how files are reached.
     """
 
     uri: str
-    options: S3Options = field(default_factory=S3Options)
+    options: StorageOptions = field(default_factory=StorageOptions)
 
     def __str__(self) -> str:
         return self.uri
@@ -193,12 +193,12 @@ class Folder:
         return Path(self.uri)
 
 
-def folder(where: "str | Path | Folder", options: S3Options | None = None) -> Folder:
+def folder(where: "str | Path | Folder", options: StorageOptions | None = None) -> Folder:
     """The folder of a path or URI.
 
     Args:
         where: the folder.
-        options: for S3; None: those of this machine's environment.
+        options: how files are reached; None: those of this machine's environment.
 
     Raises:
         UserError: its scheme is not supported, or AWS's configuration is impossible.
@@ -208,9 +208,9 @@ def folder(where: "str | Path | Folder", options: S3Options | None = None) -> Fo
     uri = str(where)
     if scheme := check_scheme(uri, "folder"):
         if options is None and scheme == "s3":
-            options = S3Options().resolved()
-        return Folder(uri.rstrip("/"), options or S3Options())
+            options = StorageOptions().resolved()
+        return Folder(uri.rstrip("/"), options or StorageOptions())
     path = os.path.abspath(local_path(uri))  # noqa: PTH100
     if local_uri(path) != path:
         raise UserError(f"the name of the folder {path!r} is not UTF-8; give another one")
-    return Folder(path, options or S3Options())
+    return Folder(path, options or StorageOptions())

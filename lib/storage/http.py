@@ -5,18 +5,15 @@ import binascii
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Condition, Lock
-from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
 from lib.common.code_version import code_version
-from lib.common.errors import UserError
 from lib.storage.errors import Fetched, FetchError
 from lib.storage.http_connections import (
     CONNECT_SECONDS,
@@ -26,6 +23,7 @@ from lib.storage.http_connections import (
 )
 from lib.storage.http_errors import ATTEMPTS, Failure, TimedOut, connection_error, status_error
 from lib.storage.http_url import PORTS, Target, redirected, target_of
+from lib.storage.options import HttpOptions
 from lib.storage.retry import pause_seconds
 
 PRODUCT = "face-archive-labels"
@@ -39,32 +37,6 @@ _ROBOTS_VALUES = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
 """Directives of `X-Robots-Tag` that have a value after a colon, as an agent has its directives."""
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class HttpOptions:
-    """Images at `http://` and `https://` URLs.
-
-    Attributes:
-        per_host: Connections to one host at most, at a time, in each process.
-        private: Also read from loopback, link-local and private addresses.
-        ignore_robots: Also read images whose answer says X-Robots-Tag: noai or noimageai.
-    """
-
-    per_host: int = 8
-    private: bool = False
-    ignore_robots: bool = False
-
-    def check(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: one is impossible.
-        """
-        if self.per_host < 1:
-            raise UserError(f"--http.per-host must be at least 1, not {self.per_host}")
 
 
 def fetch_http(url: str, max_bytes: int, options: HttpOptions, timeout: float) -> Fetched:
@@ -149,24 +121,19 @@ class HttpClient:
                     "access_denied", "the server asks not to use it for AI (X-Robots-Tag)"
                 )
             etag = answer.headers.get("ETag", "").removeprefix("W/").strip('"')
-            data = _body(answer, max_bytes, decode=True)
+            data = _body(answer, max_bytes)
             return Fetched(data, etag or answer.headers.get("Last-Modified", ""))
 
-        return self._get(url, {}, {}, timeout, read)
+        return self._get(url, timeout, read)
 
     def _get(
-        self,
-        url: str,
-        asked: Mapping[str, str],
-        secret: Mapping[str, str],
-        timeout: float,
-        read: Callable[[urllib3.BaseHTTPResponse], Result],
-    ) -> Result:
-        """Request a URL until it does not fail with `Failure`; `secret` is for its own server only."""
+        self, url: str, timeout: float, read: Callable[[urllib3.BaseHTTPResponse], Fetched]
+    ) -> Fetched:
+        """Request a URL until it does not fail with `Failure`."""
         failures: Counter[type[Failure]] = Counter()
         while True:
             try:
-                return self._attempt(url, asked, secret, timeout, read)
+                return self._attempt(url, timeout, read)
             except Failure as failure:
                 kind = type(failure)
                 failures[kind] += 1
@@ -178,18 +145,13 @@ class HttpClient:
             time.sleep(pause)
 
     def _attempt(
-        self,
-        url: str,
-        asked: Mapping[str, str],
-        secret: Mapping[str, str],
-        timeout: float,
-        read: Callable[[urllib3.BaseHTTPResponse], Result],
-    ) -> Result:
+        self, url: str, timeout: float, read: Callable[[urllib3.BaseHTTPResponse], Fetched]
+    ) -> Fetched:
         """Request a URL once, and where it redirects to; waiting for a slot takes none of the time."""
         first = target = target_of(url)
         for _ in range(MOST_REDIRECTS + 1):
-            own = {**secret, **first.authorization} if target.origin == first.origin else {}
-            headers = {**self._headers, **asked, **own, **target.authorization}
+            own = first.authorization if target.origin == first.origin else {}
+            headers = {**self._headers, **own, **target.authorization}
             with self._slots.of(target.host):
                 started = time.monotonic()
                 answer = self._answer(target, headers, timeout)
@@ -266,7 +228,7 @@ class _Slots:
                 self._changed.notify_all()
 
 
-def _body(answer: urllib3.BaseHTTPResponse, max_bytes: int, decode: bool) -> bytes:
+def _body(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
     """Read a body.
 
     Raises:
@@ -277,7 +239,7 @@ def _body(answer: urllib3.BaseHTTPResponse, max_bytes: int, decode: bool) -> byt
         raise FetchError("too_large", f"{length} bytes; the limit is {max_bytes}")
     parts = []
     read = 0
-    while part := answer.read1(_CHUNK, decode_content=decode):
+    while part := answer.read1(_CHUNK, decode_content=True):
         parts.append(part)
         read += len(part)
         if read > max_bytes:

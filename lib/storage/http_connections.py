@@ -25,7 +25,10 @@ logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 POOLS = 32
 """Hosts with idle connections; more hosts would need too many file descriptors."""
+PROXY_CONNECTIONS = 64
 CONNECT_SECONDS = 10.0
+SLOWEST_BYTES_A_SECOND = 1 << 20
+"""Large images get more time, as long as they arrive at this speed."""
 UNKNOWN_HOST_SECONDS = 600.0
 MOST_UNKNOWN_HOSTS = 100_000
 PRIVATE = "a private address; --http.private reads it"
@@ -213,7 +216,7 @@ def pool_manager(
     options: dict[str, Any] = {
         "num_pools": POOLS,
         # All hosts share the connections to a proxy.
-        "maxsize": per_host if proxy is None else CONNECTIONS,
+        "maxsize": per_host if proxy is None else PROXY_CONNECTIONS,
         "retries": False,
         "ssl_context": tls,
     }

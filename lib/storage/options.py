@@ -1,7 +1,8 @@
 """Options of storage, the same for every job."""
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -58,20 +59,77 @@ class S3Options:
         profile = self.profile or session.get_config_variable("profile")
         return replace(self, endpoint=endpoint, region=region, profile=profile)
 
-    def resolved_for(self, *places: str) -> "S3Options":
-        """The same as `resolved` if one of the places is in S3 or an option is given; else unchanged.
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """Images at `http://` and `https://` URLs.
+
+    Attributes:
+        per_host: Connections to one host at most, at a time; each worker has its share, at least one.
+        private: Also read from loopback, link-local and private addresses.
+        ignore_robots: Also read images whose answer says X-Robots-Tag: noai or noimageai.
+    """
+
+    per_host: int = 8
+    private: bool = False
+    ignore_robots: bool = False
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: one is impossible.
+        """
+        if self.per_host < 1:
+            raise UserError(f"--http.per-host must be at least 1, not {self.per_host}")
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How files are reached.
+
+    Attributes:
+        s3: S3 server and account.
+        http: Images at URLs.
+    """
+
+    s3: S3Options = field(default_factory=S3Options)
+    http: HttpOptions = field(default_factory=HttpOptions)
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> "StorageOptions":
+        """The options of `dataclasses.asdict`.
+
+        Raises:
+            KeyError, TypeError: it is something else.
+        """
+        return StorageOptions(S3Options(**found["s3"]), HttpOptions(**found["http"]))
+
+    def resolved(self) -> "StorageOptions":
+        """The same options, those of S3 completed by this machine's environment and AWS config files.
+
+        Raises:
+            UserError: one is impossible.
+        """
+        return replace(self, s3=self.s3.resolved())
+
+    def resolved_for(self, *places: str) -> "StorageOptions":
+        """As `resolved` if one of the places is in S3 or an option of it is given; else unchanged.
 
         Raises:
             UserError: as `resolved`.
         """
-        needed = self != S3Options() or any(scheme_of(place) == "s3" for place in places)
+        self.http.check()
+        needed = self.s3 != S3Options() or any(scheme_of(place) == "s3" for place in places)
         return self.resolved() if needed else self
 
 
 S3Option = Annotated[
     tyro.conf.FlagCreatePairsOff[S3Options], tyro.conf.arg(help="S3 server and account.")
 ]
-"""The option `--s3.*` of a job."""
+"""The options `--s3.*` of a job that reads and writes folders only."""
+StorageOption = Annotated[tyro.conf.FlagCreatePairsOff[StorageOptions], tyro.conf.arg(name="")]
+"""The options `--s3.*` and `--http.*` of a job."""
 
 
 def session_of(options: S3Options) -> Any:

@@ -1,4 +1,4 @@
-"""Addresses of files: local paths, `file:///`, `s3://`, `gs://` and `az://`."""
+"""Addresses of files: local paths, `file:///`, `s3://`, `gs://`, `az://`, `http(s)://`, `data:`."""
 
 import os
 import re
@@ -35,6 +35,11 @@ def local_path(uri: str) -> Path:
 
 def _is_file_uri(uri: str) -> bool:
     return uri[: len(FILE_SCHEME) + 1].lower() == f"{FILE_SCHEME}/"
+
+
+def is_data_uri(name: str) -> bool:
+    """Whether the name is the image itself: `data:image/jpeg;base64,...`."""
+    return name[:5].lower() == "data:"
 
 
 def local_uri(path: str) -> str:

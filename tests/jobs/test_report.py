@@ -280,7 +280,7 @@ def test_pictures_in_s3_by_the_options_of_the_run(s3: S3Server, tmp_path: Path) 
     s3.bucket("pictures")
     s3.put("s3://pictures/a.jpg", jpeg(quadrants()))
     labels = {"a.jpg": {"faces": [face()]}}
-    output = make_output(tmp_path / "out", "s3://pictures", labels, s3=s3.options)
+    output = make_output(tmp_path / "out", "s3://pictures", labels, storage=s3.options)
     assert "data:image/webp" in report(output).read_text("utf-8")
     closed = report(output, "--s3.endpoint", "http://127.0.0.1:1", "--s3.region", "us-east-1")
     text = closed.read_text("utf-8")

@@ -17,7 +17,9 @@ def test_the_output_may_lie_in_the_archive(tmp_path: Path, output: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     options = Options((str(tmp_path),), str(tmp_path / output))
-    found = Archive(options.images, reading=reading_of(options, options.s3, folder(options.output)))
+    found = Archive(
+        options.images, reading=reading_of(options, options.storage, folder(options.output))
+    )
     assert [entry.uri for entry in found] == [str(tmp_path / "a.jpg")]
     assert found.skipped == {"output of a run": 1}
 
@@ -29,4 +31,4 @@ def test_all_files_are_another_run(tmp_path: Path) -> None:
     all_files = Options(("x",), "out", all_files=True)
     assert usual["all_files"] is None
     assert all_files.fingerprint(bundle) == {**usual, "all_files": True}
-    assert reading_of(all_files, all_files.s3, folder("out")).all_files
+    assert reading_of(all_files, all_files.storage, folder("out")).all_files

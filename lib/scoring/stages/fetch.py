@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.archive.entry import PARQUET, suffix_of
-from lib.archive.image_names import is_data_uri
 from lib.archive.tables import image_column
 from lib.common.errors import UserError, reason_of
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch, file_version, open_file
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
-from lib.storage.uris import scheme_of
+from lib.storage.options import TIMEOUT_SECONDS, StorageOptions
+from lib.storage.uris import is_data_uri, scheme_of
 
 FETCHED = pa.schema(
     [
@@ -65,25 +64,31 @@ class Fetch:
     Attributes:
         max_bytes: what is larger is not read.
         column: of tables, if chosen by the user.
-        s3: where S3 is.
+        storage: how files are reached.
         timeout: seconds for one attempt to read something.
     """
 
     max_bytes: int
     column: str | None = None
-    s3: S3Options = field(default_factory=S3Options)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     timeout: float = TIMEOUT_SECONDS
 
     needs: ClassVar = ("uri",)
     drops: ClassVar = tuple(name for name in PLACE if name != "uri")
     gives: ClassVar = tuple(FETCHED.names)
 
+    def for_one_of(self, workers: int) -> "Fetch":
+        """The same for one of several workers, with its share of the connections to a host."""
+        share = max(1, self.storage.http.per_host // workers)
+        http = replace(self.storage.http, per_host=share)
+        return replace(self, storage=replace(self.storage, http=http))
+
     def setup(self, watch: Stopwatch) -> None:
         """Make ready to read several images at once."""
         self._watch = watch
         self._begun = False
         self._threads = ThreadPoolExecutor(READS_AT_A_TIME, "fetch")
-        self._table = _OpenTable(self.column, self.s3, self.max_bytes, self.timeout)
+        self._table = _OpenTable(self.column, self.storage, self.max_bytes, self.timeout)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Read the bytes of all images of the batch.
@@ -137,7 +142,10 @@ class Fetch:
     def _image(self, place: Place) -> Row:
         try:
             data, etag = fetch(
-                place.container or place.uri, self.max_bytes, options=self.s3, timeout=self.timeout
+                place.container or place.uri,
+                self.max_bytes,
+                options=self.storage,
+                timeout=self.timeout,
             )
         except FetchError as error:
             return _failed(error)
@@ -156,7 +164,9 @@ class Fetch:
             return rows
         start, end = wanted[0].offset, max(p.offset + (p.size or 0) for p in wanted)
         try:
-            data, etag = fetch(tar, max(end - start, 0), start, end - start, self.s3, self.timeout)
+            data, etag = fetch(
+                tar, max(end - start, 0), start, end - start, self.storage, self.timeout
+            )
         except FetchError as error:
             return rows + [(p.row, _failed(error)) for p in wanted]
         for p in wanted:
@@ -199,7 +209,7 @@ class _OpenTable:
     """
 
     def __init__(
-        self, column: str | None, options: S3Options, max_bytes: int, timeout: float
+        self, column: str | None, options: StorageOptions, max_bytes: int, timeout: float
     ) -> None:
         self._column, self._options = column, options
         self._max_bytes, self._timeout = max_bytes, timeout

@@ -16,7 +16,7 @@ from lib.images import Limits
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch
-from lib.storage.options import TIMEOUT_SECONDS, S3Options
+from lib.storage.options import TIMEOUT_SECONDS, StorageOptions
 
 ImageLike = NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]
 """An image: uint8 (height, width, 3) RGB, a Pillow image, encoded bytes, or a path or URI."""
@@ -32,12 +32,12 @@ class Reader:
 
     Attributes:
         max_bytes: a file of more bytes is not read.
-        s3: where S3 is.
+        storage: how files are reached.
         timeout: seconds for one attempt to read a file over a network.
     """
 
     max_bytes: int = Limits.max_bytes
-    s3: S3Options = field(default_factory=S3Options)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     timeout: float = TIMEOUT_SECONDS
 
     def table(self, images: Sequence[Any]) -> pa.Table:
@@ -55,7 +55,7 @@ class Reader:
         try:
             if isinstance(image, str | os.PathLike):
                 data, _ = fetch(
-                    os.fspath(image), self.max_bytes, options=self.s3, timeout=self.timeout
+                    os.fspath(image), self.max_bytes, options=self.storage, timeout=self.timeout
                 )
                 return {"data": data}
             return {"data": _encoded(image)}

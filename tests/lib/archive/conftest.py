@@ -32,6 +32,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
         server: S3Server = request.getfixturevalue("s3")
         bucket = f"archive-{uuid.uuid4().hex}"
         write(server.bucket(bucket) / "tree", files)
-        return f"s3://{bucket}/tree", Reading(s3=server.options)
+        return f"s3://{bucket}/tree", Reading(storage=server.options)
 
     return local if request.param == "local" else s3

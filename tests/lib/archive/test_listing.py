@@ -17,8 +17,8 @@ from lib.archive.system_files import is_system_file
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
 from tests.lib.archive.conftest import Make, write
+from tests.s3_server import s3_options
 
 
 def images(*names: str) -> dict[str, bytes]:
@@ -124,7 +124,7 @@ def test_system_files_are_passed_over(make: Make) -> None:
 
 def test_all_files_are_taken_if_wanted(make: Make) -> None:
     source, reading = make({**PICTURES, **SYSTEM_FILES})
-    names, skipped = listed(source, Reading(s3=reading.s3, all_files=True))
+    names, skipped = listed(source, Reading(storage=reading.storage, all_files=True))
     wanted = [name for name in {**PICTURES, **SYSTEM_FILES} if name.endswith(".jpg")]
     assert names == sorted(wanted)
     assert skipped == {"other file type": 3}
@@ -198,8 +198,8 @@ def below(name: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def excluding(reading: Reading, output: str) -> Reading:
-    exclude = run_outputs.places(folder(output, reading.s3))
-    return Reading(column="uri", s3=reading.s3, exclude=exclude)
+    exclude = run_outputs.places(folder(output, reading.storage))
+    return Reading(column="uri", storage=reading.storage, exclude=exclude)
 
 
 def test_the_output_of_the_run_is_passed_over(make: Make) -> None:
@@ -221,7 +221,7 @@ def test_an_archive_may_be_its_own_output(make: Make) -> None:
 @pytest.mark.parametrize("root", ["gs://b/photos", "s3://b/photos/"])
 def test_what_contains_the_source_excludes_nothing(root: str) -> None:
     around = ("gs://b", "gs://b/photos", "s3://b", "s3://b/photos", "/photos")
-    selection = Selection(root, around, all_files=False, options=S3Options())
+    selection = Selection(root, around, all_files=False, options=s3_options())
     assert selection.why_skipped(f"{root.rstrip('/')}/a.jpg") is None
 
 
@@ -233,7 +233,7 @@ def test_a_source_in_the_output_is_taken(make: Make) -> None:
 
 def test_outputs_of_other_runs_are_passed_over(make: Make) -> None:
     source, reading = make({**images("a.jpg", "b/out/d.jpg"), **below("b/out", OUTPUT)})
-    names, skipped = listed(source, Reading(column="uri", s3=reading.s3))
+    names, skipped = listed(source, Reading(column="uri", storage=reading.storage))
     assert names == ["a.jpg", "b/out/d.jpg"]
     assert skipped == {"output of a run": 3, "other file type": 2}
     one_in_it = listed(f"{source}/b/out/report-pictures", reading)

@@ -41,7 +41,7 @@ LIST = {
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_folder_of_parquet_files_is_one_table(make: Make, slash: str) -> None:
     root, reading = make(LIST)
-    reading = Reading(carry=("n",), s3=reading.s3)
+    reading = Reading(carry=("n",), storage=reading.storage)
     archive = Archive([f"{root}/lists/a.parquet{slash}"], reading=reading)
     assert archive.carried() == [pa.field("n", pa.int64())]
     lists = f"{root}/lists"
@@ -59,7 +59,7 @@ def test_a_folder_of_parquet_files_is_one_table(make: Make, slash: str) -> None:
 def test_its_column_may_be_chosen(make: Make) -> None:
     files = {"a.parquet/0.parquet": parquet(photo=["x.jpg"], path=["y.jpg"])}
     root, reading = make(files)
-    reading = Reading(column="photo", s3=reading.s3)
+    reading = Reading(column="photo", storage=reading.storage)
     assert [e.uri for e in Archive([f"{root}/a.parquet"], reading=reading)] == [f"{root}/x.jpg"]
 
 
@@ -86,7 +86,7 @@ def test_a_listing_goes_on_behind_every_row(make: Make) -> None:
 
 def test_its_manifest_has_the_carried_columns(make: Make, tmp_path: Path) -> None:
     root, reading = make(LIST)
-    reading = Reading(carry=("n",), s3=reading.s3)
+    reading = Reading(carry=("n",), storage=reading.storage)
     target = folder(tmp_path / "manifest")
     manifest = write_manifest(Archive([f"{root}/lists/a.parquet"], reading=reading), target)
     (part,) = manifest.parts
@@ -188,7 +188,7 @@ def test_names_beside_a_list_in_a_bucket(name: str, expected: str | None) -> Non
 
 def test_a_name_that_leads_out_of_the_bucket_is_a_row(s3: S3Server) -> None:
     s3.bucket("leads-out").joinpath("list.csv").write_text("path\n../x.jpg\ny.jpg\n")
-    outside, inside = Archive(["s3://leads-out/list.csv"], reading=Reading(s3=s3.options))
+    outside, inside = Archive(["s3://leads-out/list.csv"], reading=Reading(storage=s3.options))
     assert outside.fault == "not_found: the name leads out of the bucket"
     assert (inside.uri, inside.fault) == ("s3://leads-out/y.jpg", None)
 

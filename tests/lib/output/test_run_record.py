@@ -7,10 +7,10 @@ import pytest
 from lib.common.errors import UserError
 from lib.output.run_record import FILE, OWNED, RunRecord, claim, read
 from lib.storage.folder import folder as as_folder
-from lib.storage.options import S3Options
+from tests.s3_server import s3_options
 
 FINGERPRINT = {"model": "a@1", "limit": None, "images": ["/x"], "tasks": ("age", "gender")}
-STORAGE = S3Options("http://127.0.0.1:9000", "eu-central-1", "mine", requester_pays=True)
+STORAGE = s3_options("http://127.0.0.1:9000", "eu-central-1", profile="mine", requester_pays=True)
 
 
 def record(fingerprint: Mapping[str, Any] = FINGERPRINT) -> RunRecord:
@@ -33,8 +33,8 @@ def test_the_same_run_continues(tmp_path: Path) -> None:
 
 def test_a_run_may_continue_with_other_storage_options(tmp_path: Path) -> None:
     claim(tmp_path, record())
-    claim(tmp_path, RunRecord("jobs.score", FINGERPRINT, S3Options(anonymous=True), {"name": "a"}))
-    assert read(as_folder(tmp_path)).storage == S3Options(anonymous=True)
+    claim(tmp_path, RunRecord("jobs.score", FINGERPRINT, s3_options(anonymous=True), {"name": "a"}))
+    assert read(as_folder(tmp_path)).storage == s3_options(anonymous=True)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,18 @@ from lib.storage.bucket import Object, Prefix
 from lib.storage.errors import ConditionsError, FetchError
 from lib.storage.fetch import fetch
 from lib.storage.folder import folder
-from lib.storage.options import S3Options
+from lib.storage.options import S3Options, StorageOptions
 from lib.storage.s3 import S3Bucket
 from tests.certificates import make_certificate
-from tests.s3_server import SECRET_KEY, MotoServer, OnLoopback, Proxy, S3Server, proxy_before
+from tests.s3_server import (
+    SECRET_KEY,
+    MotoServer,
+    OnLoopback,
+    Proxy,
+    S3Server,
+    proxy_before,
+    s3_options,
+)
 
 ODD_KEYS = ("a//b.jpg", "/lead.jpg", "a/./b.jpg", "a/../b.jpg", "ctl\x01.jpg", "//n.jpg")
 PLAIN_KEYS = ("a/ok.jpg", "x y.jpg", "é.jpg", "p%41.jpg", "h#.jpg", "t~.jpg", "b\\s.jpg", "q?.jpg")
@@ -41,7 +49,9 @@ def test_keys_of_every_kind_are_listed_and_read(moto: MotoServer) -> None:
     boto = moto.boto()
     for key in (*ODD_KEYS, *PLAIN_KEYS):
         boto.put_object(Bucket="odd-keys", Key=key, Body=key.encode())
-    found = [entry.uri for entry in Archive(["s3://odd-keys"], reading=Reading(s3=moto.options))]
+    found = [
+        entry.uri for entry in Archive(["s3://odd-keys"], reading=Reading(storage=moto.options))
+    ]
     assert sorted(found) == sorted(f"s3://odd-keys/{key}" for key in (*ODD_KEYS, *PLAIN_KEYS))
     for uri in found:
         read = fetch(uri, 100, options=moto.options)
@@ -105,8 +115,8 @@ def test_a_private_ca(moto: MotoServer, tmp_path: Path, monkeypatch: pytest.Monk
     with proxy_before(moto, make_certificate(tmp_path, ca=False, by=ca)) as proxy:
         for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
             monkeypatch.setenv(name, str(ca[0]))
-            options = S3Options(proxy.endpoint, region=f"eu-{name[0].lower()}-1")
-            (found,) = Archive(["s3://private"], reading=Reading(s3=options))
+            options = s3_options(proxy.endpoint, region=f"eu-{name[0].lower()}-1")
+            (found,) = Archive(["s3://private"], reading=Reading(storage=options))
             assert fetch(found.uri, 100, options=options).data == b"data"
             target = folder("s3://private/out", options)
             target.write("x", b"1")
@@ -114,10 +124,11 @@ def test_a_private_ca(moto: MotoServer, tmp_path: Path, monkeypatch: pytest.Monk
             monkeypatch.delenv(name)
         started = time.monotonic()
         with pytest.raises(FetchError, match=r"certificate is not trusted; give .* AWS_CA_BUNDLE"):
-            fetch("s3://private/a.jpg", 100, options=S3Options(proxy.endpoint, region="eu-x-1"))
+            fetch("s3://private/a.jpg", 100, options=s3_options(proxy.endpoint, region="eu-x-1"))
         with pytest.raises(UserError, match="certificate is not trusted"):
             Archive(
-                ["s3://private"], reading=Reading(s3=S3Options(proxy.endpoint, region="eu-x-1"))
+                ["s3://private"],
+                reading=Reading(storage=s3_options(proxy.endpoint, region="eu-x-1")),
             )
         assert time.monotonic() - started < 5  # no retries
 
@@ -144,7 +155,7 @@ def test_a_file_of_certificates_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
     with pytest.raises(FetchError, match=r"cannot read the certificates in '/nowhere/ca.pem'"):
-        fetch("s3://itself/a.jpg", 100, options=S3Options(moto.endpoint, region="nowhere"))
+        fetch("s3://itself/a.jpg", 100, options=s3_options(moto.endpoint, region="nowhere"))
 
 
 def test_a_proxy_of_the_environment(
@@ -155,15 +166,15 @@ def test_a_proxy_of_the_environment(
     s3.put("s3://proxied/a.jpg", b"data")
     monkeypatch.setenv("HTTP_PROXY", proxy.endpoint)
     monkeypatch.setenv("http_proxy", proxy.endpoint)
-    options = S3Options("http://storage.invalid", "us-east-1")
-    (found,) = Archive(["s3://proxied"], reading=Reading(s3=options))
+    options = s3_options("http://storage.invalid", "us-east-1")
+    (found,) = Archive(["s3://proxied"], reading=Reading(storage=options))
     assert fetch(found.uri, 100, options=options).data == b"data"
     assert proxy.asked["GET", "proxied/a.jpg"] == 1
     monkeypatch.setenv("NO_PROXY", "storage.invalid")
     monkeypatch.setenv("no_proxy", "storage.invalid")
-    unproxied = S3Options("http://storage.invalid", "us-east-2")
+    unproxied = s3_options("http://storage.invalid", "us-east-2")
     with pytest.raises(UserError, match="the server cannot be reached"):
-        Archive(["s3://proxied"], reading=Reading(s3=unproxied))
+        Archive(["s3://proxied"], reading=Reading(storage=unproxied))
 
 
 # --- Conditions -------------------------------------------------------------------------------------
@@ -237,14 +248,14 @@ def test_the_addressing_style_of_the_config(
         f"[default]\ns3 =\n  addressing_style = {style}\n" * bool(style)
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    options = S3Options("http://store.invalid", region=f"eu-style{style}-1")
+    options = s3_options("http://store.invalid", region=f"eu-style{style}-1")
     for key in ("a.jpg", "a//a.jpg"):
         found = fetch(f"S3://bucket/{key}", 1000, options=options).data.decode()
         assert found.removeprefix("store.invalid").endswith(asked.replace("a.jpg", key))
 
 
 def test_headers_that_come_twice(any_host: str) -> None:
-    found = fetch("s3://bucket/twice.jpg", 100, options=S3Options(any_host, "us-east-1"))
+    found = fetch("s3://bucket/twice.jpg", 100, options=s3_options(any_host, "us-east-1"))
     assert found.data.endswith(b"/bucket/twice.jpg")
     assert found.etag
 
@@ -261,8 +272,8 @@ def test_access_points(s3: S3Server) -> None:
 # --- A place where nothing can be read ---------------------------------------------------------------
 
 
-def first_batch(options: S3Options, bucket: str, count: int = 16) -> pa.Table:
-    stage = Fetch(100, s3=options, timeout=1)
+def first_batch(options: StorageOptions, bucket: str, count: int = 16) -> pa.Table:
+    stage = Fetch(100, storage=options, timeout=1)
     stage.setup(Stopwatch())
     uris = [f"s3://{bucket}/{number}.jpg" for number in range(count)]
     return stage(pa.table({"uri": uris}))
@@ -274,14 +285,14 @@ def first_batch(options: S3Options, bucket: str, count: int = 16) -> pa.Table:
     [
         (lambda moto: (moto.options, "nobodys-bucket"), "no such bucket"),
         (
-            lambda moto: (S3Options("http://nowhere.invalid", "us-east-1"), "b"),
+            lambda moto: (s3_options("http://nowhere.invalid", "us-east-1"), "b"),
             "name is unknown|took too long",
         ),
-        (lambda moto: (S3Options("http://127.0.0.1:1", "us-east-1"), "b"), "cannot be reached"),
+        (lambda moto: (s3_options("http://127.0.0.1:1", "us-east-1"), "b"), "cannot be reached"),
     ],
 )
 def test_a_run_stops_where_nothing_can_be_read(
-    moto: MotoServer, make: Callable[[OnLoopback], tuple[S3Options, str]], says: str
+    moto: MotoServer, make: Callable[[OnLoopback], tuple[StorageOptions, str]], says: str
 ) -> None:
     options, bucket = make(moto)
     with pytest.raises(UserError, match=f"none of the first 16 images could be read.*{says}"):
@@ -295,7 +306,7 @@ def test_a_run_stops_where_the_credentials_are_refused(
 ) -> None:
     s3.bucket("mine")
     s3.put("s3://mine/0.jpg", b"data")
-    options = S3Options(s3.endpoint, "eu-credentials-1")
+    options = s3_options(s3.endpoint, "eu-credentials-1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"not-{SECRET_KEY}")
     with pytest.raises(UserError, match="refuses the credentials") as caught:
         first_batch(options, "mine")

@@ -30,10 +30,10 @@ from lib.storage.buckets import open_bucket
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch
 from lib.storage.folder import Folder, folder
-from lib.storage.options import S3Options
+from lib.storage.options import S3Options, StorageOptions
 from lib.storage.retry import Transient, pause_seconds, retrying
 from lib.storage.s3 import _client as cached_client
-from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server
+from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server, s3_options
 
 IMAGES = 120
 
@@ -73,13 +73,13 @@ def fetched(
 
 def fetched_from(
     source: str,
-    listing: S3Options = S3Options(),  # noqa: B008
-    reading: S3Options = S3Options(),  # noqa: B008
+    listing: StorageOptions = s3_options(),  # noqa: B008
+    reading: StorageOptions = s3_options(),  # noqa: B008
     timeout: float = 60,
 ) -> pa.Table:
-    entries = list(Archive([source], reading=Reading(s3=listing)))
+    entries = list(Archive([source], reading=Reading(storage=listing)))
     rows = [{"id": n, **entry._asdict()} for n, entry in enumerate(entries)]
-    stage = Fetch(10**6, s3=reading, timeout=timeout)
+    stage = Fetch(10**6, storage=reading, timeout=timeout)
     stage.setup(Stopwatch())
     batches = [pa.Table.from_pylist(rows[n : n + 32]) for n in range(0, len(rows), 32)]
     parts = [stage(batch.drop_columns(["extra"])) for batch in batches]
@@ -192,9 +192,9 @@ def test_images_of_several_tables_in_one_batch(s3: S3Server) -> None:
     for number in range(5):
         rows = [f"{number} {row}".encode() for row in range(40)]
         pq.write_table(pa.table({"image": rows}), bucket / f"{number}.parquet", row_group_size=7)
-    entries = list(Archive(["s3://several"], reading=Reading(s3=s3.options)))
+    entries = list(Archive(["s3://several"], reading=Reading(storage=s3.options)))
     random.Random(0).shuffle(entries)
-    stage = Fetch(10**6, s3=s3.options)
+    stage = Fetch(10**6, storage=s3.options)
     stage.setup(Stopwatch())
     batch = pa.Table.from_pylist([entry._asdict() for entry in entries]).drop_columns(["extra"])
     for row in stage(batch).to_pylist():
@@ -254,7 +254,7 @@ def test_a_bucket_in_another_region_and_keys_that_look_like_folders() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        options = S3Options(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+        options = s3_options(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
         for key in ("a.jpg", "a/../b/./c.jpg"):
             assert (
                 fetch(f"s3://bucket/{key}", 100, options=options).data == f"/bucket/{key}".encode()
@@ -271,9 +271,9 @@ def test_a_changed_object_is_labelled_and_a_changed_tar_is_not(
     bucket = s3.bucket("changing")
     (bucket / "a.jpg").write_bytes(b"before")
     (bucket / "a.tar").write_bytes((s3.root / "packed" / "shard.tar").read_bytes())
-    stage = Fetch(10**6, s3=s3.options)
+    stage = Fetch(10**6, storage=s3.options)
     stage.setup(Stopwatch())
-    entries = list(Archive(["s3://changing"], reading=Reading(s3=s3.options)))
+    entries = list(Archive(["s3://changing"], reading=Reading(storage=s3.options)))
     s3.put("s3://changing/a.jpg", b"after")
     data = (bucket / "a.tar").read_bytes()
     s3.put("s3://changing/a.tar", data[:600] + b"other" + data[605:])
@@ -318,7 +318,7 @@ def test_a_bucket_is_listed_in_the_order_of_its_keys(
 ) -> None:
     """Folders side by side, or all at once where they are many; and on behind any key."""
     monkeypatch.setattr(listing, "MOST_PREFIXES", most_prefixes)
-    reading = Reading(s3=s3.options)
+    reading = Reading(storage=s3.options)
     found = Archive(["s3://images"], reading=reading)
     uris = [entry.uri for entry in found]
     assert uris == [f"s3://images/{name}" for name in images]
@@ -357,7 +357,7 @@ def test_flat_keys_beside_a_folder_are_given_as_they_are_listed() -> None:
 @pytest.mark.usefixtures("hurry", "packed")
 def test_a_tar_that_does_not_answer_stops_the_listing(proxy: Proxy, tmp_path: Path) -> None:
     """Its images would be lost otherwise; started again, the listing goes on."""
-    archive = Archive(["s3://packed/shard.tar"], reading=Reading(s3=proxy.options))
+    archive = Archive(["s3://packed/shard.tar"], reading=Reading(storage=proxy.options))
     proxy.rule = lambda method, key, times: "503" if method == "GET" else None
     with pytest.raises(OSError, match="503 SlowDown"):
         write_manifest(archive, folder(tmp_path))
@@ -372,7 +372,7 @@ def test_an_unchanged_tar_is_not_read_again(
     manifest = folder(tmp_path)
 
     def archive() -> Archive:
-        return Archive(["s3://updated"], reading=Reading(s3=proxy.options))
+        return Archive(["s3://updated"], reading=Reading(storage=proxy.options))
 
     def read() -> set[str]:
         return {key for method, key in proxy.asked if method == "GET" and key.endswith(".tar")}
@@ -393,7 +393,7 @@ def test_an_unchanged_tar_is_not_read_again(
 
 
 def test_sources_in_a_bucket(s3: S3Server, images: dict[str, bytes]) -> None:
-    reading = Reading(s3=s3.options)
+    reading = Reading(storage=s3.options)
     folder = [name for name in images if name.startswith("3/")]
     both = Archive(["s3://images/3", "s3://images/3/", f"s3://images/{folder[0]}"], reading=reading)
     assert [entry.uri for entry in both] == [f"s3://images/{name}" for name in folder]
@@ -413,7 +413,7 @@ def test_a_tar_in_a_bucket_is_listed_in_ranges(
     proxy: Proxy, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tar_ranges, "RANGE_BYTES", 100_000)
-    found = Archive(["s3://packed/shard.tar"], reading=Reading(s3=proxy.options))
+    found = Archive(["s3://packed/shard.tar"], reading=Reading(storage=proxy.options))
     assert [entry.uri.partition("#")[2] for entry in found] == list(images)
     # Not one request for each member.
     assert proxy.asked["GET", "packed/shard.tar"] < IMAGES / 4
@@ -486,7 +486,7 @@ def test_a_local_folder_is_copied_with_the_telling_file_last(
 def test_a_manifest_in_a_bucket(s3: S3Server, images: dict[str, bytes], tmp_path: Path) -> None:
     s3.bucket("results")
     target = folder(f"s3://results/{tmp_path.name}/manifest", s3.options)
-    written = write_manifest(Archive(["s3://images"], reading=Reading(s3=s3.options)), target)
+    written = write_manifest(Archive(["s3://images"], reading=Reading(storage=s3.options)), target)
     assert read_manifest(target) == written
     assert written.images == IMAGES
     assert written.bytes == sum(map(len, images.values()))
@@ -500,14 +500,14 @@ def test_requester_pays_and_anonymous(proxy: Proxy, images: dict[str, bytes]) ->
     seen: list[dict[str, str]] = []
     proxy.look = seen.append
     uri = f"s3://images/{next(iter(images))}"
-    paying = S3Options(proxy.endpoint, "us-east-1", requester_pays=True)
+    paying = s3_options(proxy.endpoint, "us-east-1", requester_pays=True)
     fetch(uri, 10**6, options=paying)
-    list(Archive(["s3://images/3"], reading=Reading(s3=paying)))
+    list(Archive(["s3://images/3"], reading=Reading(storage=paying)))
     assert all(headers["x-amz-request-payer"] == "requester" for headers in seen)
     assert all("Credential=" in headers["authorization"] for headers in seen)
     seen.clear()
     with pytest.raises(FetchError):  # the server wants to know who asks
-        fetch(uri, 10**6, options=S3Options(proxy.endpoint, "us-east-1", anonymous=True))
+        fetch(uri, 10**6, options=s3_options(proxy.endpoint, "us-east-1", anonymous=True))
     assert "authorization" not in seen[0]
 
 
@@ -528,7 +528,7 @@ def test_the_usual_environment_and_files(
     uri = f"s3://images/{next(iter(images))}"
     cached_bucket.cache_clear()
     cached_client.cache_clear()
-    assert fetch(uri, 10**6, options=S3Options(profile="mine")).data == next(iter(images.values()))
+    assert fetch(uri, 10**6, options=s3_options(profile="mine")).data == next(iter(images.values()))
     monkeypatch.setenv("AWS_PROFILE", "mine")
     assert S3Options().resolved() == found
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
