@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from obstore.exceptions import BaseError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig
 
 SCHEMES = ("s3", "gs", "az")
+_lock = Lock()
 
 
 def open_bucket(
@@ -41,7 +43,9 @@ def open_bucket(
         UserError: the URI or the options are impossible.
     """
     name, key = bucket_and_key(uri)
-    return _bucket(scheme_of(uri), name, (options or StorageOptions()).s3, attempts, timeout), key
+    with _lock:  # threads that start together share one
+        bucket = _bucket(scheme_of(uri), name, (options or StorageOptions()).s3, attempts, timeout)
+    return bucket, key
 
 
 @lru_cache(maxsize=64)
