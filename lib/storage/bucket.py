@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import obstore
@@ -28,6 +28,7 @@ CONNECT_SECONDS = 5.0
 PART_BYTES = 16 << 20
 """Larger objects are written in parts, several at a time."""
 PAGE = 1000
+DELETES_AT_A_TIME = 10
 
 Result = TypeVar("Result")
 
@@ -226,17 +227,18 @@ class Bucket:
         self._retried(lambda: obstore.copy(self._store, source, target))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, ten at a time; what does not exist is no error.
+        """Delete objects, several at a time; what does not exist is no error.
 
         Raises:
             OSError: one cannot be deleted.
         """
-        try:
-            self._retried(lambda: obstore.delete(self._store, list(keys)))
-        except FileNotFoundError:  # Google and Azure stop at the first that does not exist
-            for key in keys:
-                with suppress(FileNotFoundError):
-                    self._retried(partial(obstore.delete, self._store, key))
+        # In one call for all, which ends at the first failure, a busy server would fail each attempt.
+        with ThreadPoolExecutor(DELETES_AT_A_TIME, "delete") as threads:
+            list(threads.map(self._delete, keys))
+
+    def _delete(self, key: str) -> None:
+        with suppress(FileNotFoundError):
+            self._retried(lambda: obstore.delete(self._store, key))
 
     def _retried(self, operation: Callable[[], Result], conditional: bool = False) -> Result:
         def attempt() -> Result:

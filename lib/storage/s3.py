@@ -26,7 +26,6 @@ from lib.storage.options import S3Options, ca_file, session_of
 
 # botocore logs at every start where it has found credentials.
 logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
-log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
 CREDENTIALS_SECONDS = 300
@@ -135,10 +134,6 @@ class S3Bucket(Bucket):
                 raise
         found = self._read_with_boto(key, start, size, max_bytes)
         self._refused = True
-        log.info(
-            "the server of %r answers ranges as whole objects: reading takes more CPU time",
-            self._name,
-        )
         return found
 
     def _read_with_boto(

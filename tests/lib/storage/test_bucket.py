@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from threading import Thread
 
@@ -74,6 +75,21 @@ def test_many_are_deleted_without_the_request_for_many(moto_proxy: Proxy) -> Non
     (left,) = [item for page in bucket.pages("x/") for item in page]
     assert left.key == "x/29"
     bucket.delete([])
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_busy_server_delays_deletions_only(moto_proxy: Proxy) -> None:
+    """It answers every third request with 503: each key is tried again, not all of them."""
+    moto_proxy.server.make_bucket("busy")
+    bucket, _ = moto_proxy.open("s3://busy/")
+    for number in range(30):
+        bucket.write(f"{number}", b"data")
+    asked = count()
+    moto_proxy.rule = lambda method, key, times: "503" if next(asked) % 3 == 0 else None
+    bucket.delete([f"{number}" for number in range(30)])
+    assert moto_proxy.faults["503"] > 9
+    moto_proxy.reset()
+    assert list(bucket.pages("")) == [[]]
 
 
 def test_ranges_of_a_server_that_says_200(s3: S3Server, moto: MotoServer) -> None:
