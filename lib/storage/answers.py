@@ -27,8 +27,12 @@ OWN_CA = (
 )
 TOO_SLOW = "the server took too long to send the bytes"
 BROKEN = "the connection was reset, or ended before all bytes had come"
+NO_TLS = "the server does not speak TLS; check the https:// of the endpoint"
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
+_QUERY = re.compile(r"\?\S*")
+"""Of an address in a message: it may hold a token."""
+_PLACE_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "SlowDown", "InternalError"})
 _REGION_CODES = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed"})
 _CREDENTIAL_CODES = frozenset(
@@ -38,6 +42,7 @@ _CREDENTIAL_CODES = frozenset(
         "ExpiredToken",
         "InvalidToken",
         "TokenRefreshRequired",
+        "AuthenticationFailed",
     }
 )
 
@@ -52,7 +57,7 @@ def error_of_answer(status: int, code: str = "", conditional: bool = False) -> E
     """
     code = "" if code.isdecimal() else code
     said = f"{status} {code}".strip()
-    if code == "NoSuchBucket":
+    if code in _PLACE_CODES:
         return place_error("not_found", "no such bucket")
     if status == 404 or code == "NoSuchKey":
         return storage_error("not_found", "no such object")
@@ -101,6 +106,8 @@ def _of_obstore(error: Exception, conditional: bool) -> Exception:
         return place_error("download_error", OWN_CA)
     if "InvalidCertificate" in details:
         return place_error("download_error", UNTRUSTED)
+    if "InvalidContentType" in details:
+        return place_error("download_error", NO_TLS)
     if "dns error" in details:
         return Transient("the server's name is unknown", of_place=True)
     if "ConnectError" in details:
@@ -109,9 +116,8 @@ def _of_obstore(error: Exception, conditional: bool) -> Exception:
         return Transient(TOO_SLOW, of_place="error sending request" in head)
     if "HTTP error" in head:
         return Transient(BROKEN)
-    return storage_error(
-        "download_error", f"the storage failed: {head.strip().splitlines()[0][:200]}"
-    )
+    said = _QUERY.sub("", head.strip().splitlines()[0])[:200]
+    return storage_error("download_error", f"the storage failed: {said}")
 
 
 def _of_botocore(error: Exception, conditional: bool) -> Exception:
@@ -127,7 +133,8 @@ def _of_botocore(error: Exception, conditional: bool) -> Exception:
         case boto.ParamValidationError():
             return place_error("not_found", "no bucket can have this name")
         case boto.SSLError():
-            return place_error("download_error", UNTRUSTED)
+            verified = "CERTIFICATE_VERIFY_FAILED" not in str(error)
+            return place_error("download_error", NO_TLS if verified else UNTRUSTED)
         case boto.ReadTimeoutError():
             return Transient(TOO_SLOW)
         case boto.EndpointConnectionError() | boto.ConnectTimeoutError():

@@ -9,6 +9,7 @@ from threading import Timer
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -265,6 +266,8 @@ def test_killed_wherever_it_hurts(
         with Job(head.environment, log, *command) as job:
             wait_until(lambda: proxy.hanging.is_set() or job.process.poll() is not None, 120)
             assert job.process.poll() is None, job.output + head.driver_log()
+            commands = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+            assert not [words for words in commands if SECRET_KEY in " ".join(words or ())]
             job.process.kill()
             job.process.wait()
         wait_until(lambda: not head.workers(), 60)

@@ -166,6 +166,14 @@ def test_a_certificate_that_signs_itself(
             assert caught.value.of_place
 
 
+def test_https_where_the_server_speaks_http(moto: MotoServer) -> None:
+    options = s3_options(moto.endpoint.replace("http:", "https:"), "us-east-1")
+    with pytest.raises(FetchError, match=r"does not speak TLS; check the https://"):
+        fetch("s3://itself/a.jpg", 100, options=options)
+    with pytest.raises(UserError, match="does not speak TLS"):
+        Archive(["s3://itself"], reading=Reading(storage=options))
+
+
 def test_a_file_of_certificates_that_is_not_there(
     moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -574,7 +574,7 @@ def test_images_in_azure(images: dict[str, bytes], tmp_path: Path) -> None:
         fetch("az://photos/none.jpg", 100)
     assert caught.value.status == "not_found"
     assert not caught.value.of_place
-    with pytest.raises(UserError, match="cannot read 'az://nothing-here': "):
+    with pytest.raises(UserError, match="cannot read 'az://nothing-here': no such bucket"):
         Archive(["az://nothing-here"])
 
 
