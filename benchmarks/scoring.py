@@ -32,12 +32,11 @@ from lib.faces.registry import DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.counts import LabelCounts
-from lib.scoring.pipeline import BATCH
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
-from lib.scoring.stages.stage import Chain
+from lib.scoring.stages.stage import BATCH, Chain
 
 CORES = len(os.sched_getaffinity(0))
 LOOK_EVERY_SECONDS = 0.2

@@ -37,12 +37,12 @@ from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.commits import committed, recover, write_remaining
 from lib.output.counts import LabelCounts, rows_missing_and_repeated
-from lib.scoring.pipeline import BATCH, BATCH_BYTES
+from lib.scoring.pipeline import BATCH_BYTES
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
-from lib.scoring.stages.stage import Chain, Stage, Stopwatch
+from lib.scoring.stages.stage import BATCH, Chain, Stage, Stopwatch
 from lib.storage.folder import folder
 from lib.storage.options import S3Options, StorageOptions
 from tests.s3_server import ENVIRONMENT, S3Server, s3_server

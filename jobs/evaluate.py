@@ -27,15 +27,13 @@ from lib.faces.registry import (
     DetectorName,
     DetectorSpec,
 )
-from lib.models.bundle import read_bundle
+from lib.models.bundle import DEFAULT_MODEL, read_bundle
 from lib.storage.folder import folder
 from lib.storage.options import StorageOption, StorageOptions
 from lib.storage.parquet_folder import parquet_files, read_columns
 from lib.tasks.gender import Gender
 
 log = logging.getLogger("evaluate")
-
-DEFAULT_MODEL = "models/default"
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,9 @@ from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.read_images import ImageLike, Reader
 from lib.scoring.stages.rows import Label
-from lib.scoring.stages.stage import Chain, Stage
+from lib.scoring.stages.stage import BATCH, Chain, Stage
 from lib.storage.folder import folder
 from lib.storage.options import StorageOptions
-
-BATCH = 32
-"""Images that are decoded at a time."""
 
 
 class Box(NamedTuple):

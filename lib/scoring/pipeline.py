@@ -27,11 +27,9 @@ from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
-from lib.scoring.stages.stage import Chain, Stage
+from lib.scoring.stages.stage import BATCH, Chain, Stage
 from lib.storage.folder import Folder
 
-BATCH = 32
-"""Images that pass the stages together; what is in memory of each worker at a time."""
 BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
 READERS = 2

@@ -14,12 +14,10 @@ import ray
 from lib.common.errors import UserError
 from lib.scoring.placement import Placement, Pool, balanced
 from lib.scoring.stages.face_arrays import face_counts
-from lib.scoring.stages.stage import Chain, Stage
+from lib.scoring.stages.stage import BATCH, Chain, Stage
 
 log = logging.getLogger("pools")
 
-BATCH = 32
-"""Images that a worker is measured with."""
 PARTS = 8
 """Files of the list of images from which the sample comes."""
 FEWEST_FACES = 4

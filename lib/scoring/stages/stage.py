@@ -10,6 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+BATCH = 32
+"""Images that pass the stages together; what is in memory of each worker at a time."""
 REPORT_EVERY_SECONDS = 1.0
 
 
