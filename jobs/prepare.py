@@ -13,12 +13,13 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import tyro
 
 from lib.common import options as command_line
@@ -27,7 +28,13 @@ from lib.common.progress import Progress
 from lib.datasets import prepare_summary
 from lib.datasets.cleaning import apply_metadata_rules, apply_rules
 from lib.datasets.dataset import Dataset
-from lib.datasets.image_sources import ImageShard, Source, common_prefix, open_sources
+from lib.datasets.image_sources import (
+    ImageShard,
+    Source,
+    common_prefix,
+    metadata_prefix,
+    open_sources,
+)
 from lib.datasets.ingest import Ingest, IngestReport, read_report
 from lib.datasets.labels import SHARES, split_of
 from lib.datasets.path_index import PathIndex
@@ -127,13 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = options.dataset.read_rows(
         lambda: (name for source in sources for name in source.names())
     )
-    dropped_by = first_rule(rows, options.thresholds)
+    dropped_by = apply_rules_to_metadata(options, rows)
     ingest = None if options.metadata_only else plan_ingest(options, sources, rows, dropped_by)
     claim(output, RunRecord("jobs.prepare", options.fingerprint(rows), storage), OWNED)
     if (output / prepare_summary.FILE).exists():
         remove_work(output)
         log.info("%s is prepared already; nothing to do", output)
-        return 0
+        return check_kept(prepare_summary.kept_in(output), output)
     shutil.rmtree(output / UNFINISHED, ignore_errors=True)
     try:
         if ingest is None:
@@ -148,6 +155,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return publish(output, PrepareSummary.of(cleaned, images, time.monotonic() - started))
 
 
+def apply_rules_to_metadata(options: Options, rows: pa.Table) -> pa.StringArray:
+    """Name the rule that drops each row; null: none of those that need no image does.
+
+    Raises:
+        UserError: all rows are dropped.
+    """
+    has_gender = options.dataset.has_gender
+    dropped_by = first_rule(rows if has_gender else rows.drop_columns("gender"), options.thresholds)
+    if dropped_by.null_count == 0:
+        counts = Counter(dropped_by.to_pylist()).most_common()
+        rules = ", ".join(f"{count:,} {rule}" for rule, count in counts) or "it is empty"
+        raise UserError(f"no row of the metadata can be kept: {rules}")
+    return dropped_by
+
+
 def plan_ingest(
     options: Options, sources: Sequence[Source], rows: pa.Table, dropped_by: pa.StringArray
 ) -> Ingest:
@@ -157,7 +179,10 @@ def plan_ingest(
         UserError: the metadata names no image at all.
     """
     index = PathIndex(rows["path"])
-    prefixes = {str(source): common_prefix(source.names(), index) for source in sources}
+    prefixes = common_prefixes(sources, index)
+    if all(prefix is None for prefix in prefixes.values()):
+        index = PathIndex(without_prefix(sources, rows["path"]))
+        prefixes = common_prefixes(sources, index)
     if all(prefix is None for prefix in prefixes.values()):
         name = next((name for source in sources for name in source.names()), None)
         path = next((path.as_py() for path in rows["path"] if path.is_valid), None)
@@ -165,6 +190,8 @@ def plan_ingest(
             "the metadata names none of the images: the first image is called "
             f"{name!r}, the first in the metadata {path!r}"
         )
+    if options.dataset.paths_are_unique:
+        check_unique(sources, index, prefixes)
     return Ingest(
         folder=options.output.resolve() / INGESTED,
         index=index,
@@ -173,6 +200,44 @@ def plan_ingest(
         thresholds=options.thresholds,
         size=options.size,
     )
+
+
+def common_prefixes(sources: Sequence[Source], index: PathIndex) -> dict[str, str | None]:
+    """The leading folders of each source that the metadata leaves out; None: it names no image of it."""
+    return {str(source): common_prefix(source.names(), index) for source in sources}
+
+
+def without_prefix(sources: Sequence[Source], paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The paths without the leading folders that the sources leave out."""
+    names = (name for source in sources for name in source.names())
+    prefix = metadata_prefix(names, paths)
+    if prefix is None:
+        return paths
+    shorter = pc.utf8_slice_codeunits(paths, len(prefix))
+    return pc.if_else(pc.starts_with(paths, prefix), shorter, paths)
+
+
+def check_unique(
+    sources: Sequence[Source], index: PathIndex, prefixes: Mapping[str, str | None]
+) -> None:
+    """Refuse a path that fits two images: which of them is meant, nobody can tell.
+
+    Raises:
+        UserError: names the path and both images.
+    """
+    places: dict[str, str] = {}
+    for source in sources:
+        prefix = prefixes[str(source)] or ""
+        for name in source.names():
+            path = name.removeprefix(prefix)
+            if not name.startswith(prefix) or path not in index:
+                continue
+            place = f"{name!r} in {str(source)!r}"
+            if (other := places.setdefault(path, place)) != place:
+                raise UserError(
+                    f"the path {path!r} of the metadata fits {other} and {place}; give the images one "
+                    "by one, or paths that tell them apart"
+                )
 
 
 def ingest_images(sources: Sequence[Source], ingest: Ingest) -> list[Path]:
@@ -251,7 +316,15 @@ def publish(output: Path, summary: PrepareSummary) -> int:
     summary.write(output)
     remove_work(output)
     sys.stdout.write(f"{summary}\n")
-    return 0
+    return check_kept(summary.kept, output)
+
+
+def check_kept(kept: int, output: Path) -> int:
+    """The exit status: a data set without a face is of no use."""
+    if kept:
+        return 0
+    log.error("error: no face is kept; %s says why of each row", output / DROPPED)
+    return FAILED
 
 
 def remove_work(output: Path) -> None:

@@ -162,7 +162,9 @@ def train_model(options: Options) -> Folder:
         options.data, options.output, *options.teachers
     )
     data, output = folder(options.data, storage), folder(options.output, storage)
-    labels = {split: read_labels(LabelledFaces(data, split)) for split in SPLITS}
+    labels = {
+        split: read_labels(LabelledFaces(data, split), options.recipe.tasks) for split in SPLITS
+    }
     check_batch(options, len(labels["train"]))
     check_validation(len(labels["val"]))
     teachers = read_teachers(options, storage)

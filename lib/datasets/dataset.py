@@ -42,6 +42,16 @@ class Dataset(ABC):
         """
 
     @property
+    def has_gender(self) -> bool:
+        """Whether its faces have genders; without, a model of the age alone can be trained."""
+        return True
+
+    @property
+    def paths_are_unique(self) -> bool:
+        """Whether a path that fits two images is an error; else the first image counts."""
+        return False
+
+    @property
     def file(self) -> Path | None:
         """The file of labels, if it is given."""
         return getattr(self, self.file_option) if self.file_option else None

@@ -15,6 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lib.archive.archive import Archive, Reading
 from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
 from lib.archive.tar import Member, TarError, buffered, iter_members
@@ -74,6 +77,26 @@ def common_prefix(names: Iterable[str], index: PathIndex) -> str | None:
     """
     votes = (_prefix_of(name, index) for name in names)
     counts = Counter(islice((vote for vote in votes if vote is not None), _VOTERS))
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def metadata_prefix(names: Iterable[str], paths: pa.ChunkedArray) -> str | None:
+    """The leading folders that the metadata has and a source leaves out, such as `/data/faces/`.
+
+    The first images whose names end exactly one path decide, by majority.
+
+    Args:
+        names: of the source's images.
+        paths: (n,) of the metadata; null where a row names no image.
+
+    Returns:
+        A prefix of the paths that ends in a slash; None if no path ends in the name of an image.
+    """
+    counts: Counter[str] = Counter()
+    for name in islice(names, _VOTERS):
+        found = paths.filter(pc.ends_with(paths, f"/{name}").fill_null(False))
+        if len(found) == 1:
+            counts[found[0].as_py().removesuffix(name)] += 1
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -100,5 +100,10 @@ class PrepareSummary:
         yield from (f"read only in part: {damage}" for damage in self.images.damage)
 
 
+def kept_in(output: Path) -> int:
+    """How many rows the summary of an output says are kept."""
+    return int(json.loads((output / FILE).read_text("utf-8"))["kept"])
+
+
 def _counts(table: pa.Table, column: str) -> dict[str | None, int]:
     return {pair["values"]: pair["counts"] for pair in table[column].value_counts().to_pylist()}

@@ -1,5 +1,8 @@
 """Labels in a table of the user's own, CSV or Parquet, with column names of the user's own."""
 
+import csv as text_csv
+import logging
+import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +21,12 @@ from lib.datasets.dataset import Dataset
 from lib.datasets.labels import COLUMNS, as_age, gender_of_codes, gender_of_words
 from lib.tasks.gender import Gender
 
+log = logging.getLogger("prepare")
+
+_TEXT = (".csv", ".tsv", ".txt")
+_SEPARATORS = (",", ";", "\t")
+_LONGEST_HEADER = 1 << 20
+
 
 @dataclass(frozen=True)
 class Names:
@@ -26,7 +35,8 @@ class Names:
     Attributes:
         path: Of the image: any path that ends in its name.
         age: In years; fractions are rounded down.
-        gender: female, male, f, m, woman, man, or 0 and 1.
+        gender: female, male, f, m, woman, man, or 0 and 1; None: the table has none, and a model of
+            the age alone can be trained.
         identity: Who it is; all images of one identity go to one split.
         group: For figures by group.
     """
@@ -48,7 +58,8 @@ class UserTable(Dataset):
     """A table of the user's own.
 
     Attributes:
-        table: CSV file with a header or Parquet file, for table.
+        table: Text file with a header, separated by commas, semicolons or tabs, or Parquet file, for
+            table.
         columns: What the columns of the table are called.
         gender_zero: What 0 stands for, if the genders of the table are the numbers 0 and 1.
     """
@@ -63,6 +74,16 @@ class UserTable(Dataset):
     columns: Names = field(default_factory=Names)
     gender_zero: Gender | None = None
 
+    @property
+    def has_gender(self) -> bool:
+        """Whether a column of genders is named."""
+        return self.columns.gender is not None
+
+    @property
+    def paths_are_unique(self) -> bool:
+        """Yes: a table of the user's own may name its images as it likes."""
+        return True
+
     def read_rows(self, image_names: Callable[[], Iterable[str]]) -> pa.Table:
         """Read the table."""
         with self.open_file() as file:
@@ -70,32 +91,37 @@ class UserTable(Dataset):
 
 
 def read_table(file: BinaryIO, name: str, names: Names, zero: Gender | None = None) -> pa.Table:
-    """Read labels from a CSV file with a header, or from a Parquet file.
+    """Read labels from a text file with a header, or from a Parquet file.
 
     Ages are numbers of years, rounded down. Genders are female, male, f, m, woman, man in any case,
     or the numbers 0 and 1.
 
     Args:
         file: seekable, at its beginning.
-        name: of the file; its ending, .csv or .parquet, tells the format.
+        name: of the file; its ending, .csv, .tsv, .txt or .parquet, tells the format.
         names: of the columns.
         zero: what the number 0 stands for, where the genders are numbers.
 
     Returns:
         All rows in the order of the file, with the schema `labels.COLUMNS`. What cannot be read as
-        an age or a gender is null.
+        an age or a gender is null, and the log names the first such value.
 
     Raises:
-        UserError: the file cannot be read or is of another format, a column is missing, or genders
-            are numbers and `zero` is not given.
+        UserError: the file cannot be read or is of another format, a column is missing, no age or no
+            gender at all can be read, or genders are numbers and `zero` is not given.
     """
     columns = _read_columns(file, name, names.chosen())
     count = columns.num_rows
+    ages = as_age(_numbers(columns[names.age]))
+    _check_readable(columns, names.age, ages, name, "a number of years, such as 34")
+    genders = _genders(_strings(columns, names.gender), f"{names.gender} in {name}", zero)
+    if names.gender is not None:
+        _check_readable(columns, names.gender, genders, name, "female, male, f, m, woman or man")
     return pa.table(
         {
-            "path": _strings(columns, names.path),
-            "age": as_age(_numbers(columns[names.age])),
-            "gender": _genders(_strings(columns, names.gender), f"{names.gender} in {name}", zero),
+            "path": _paths(columns, names.path),
+            "age": ages,
+            "gender": genders,
             "identity": _strings(columns, names.identity),
             "group": _strings(columns, names.group),
             "source": [UserTable.name] * count,
@@ -108,10 +134,10 @@ def read_table(file: BinaryIO, name: str, names: Names, zero: Gender | None = No
 def _read_columns(file: BinaryIO, name: str, chosen: list[str]) -> pa.Table:
     """Read the chosen columns: those of a CSV file as strings, those of Parquet as they are."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise UserError(f"{name} ends neither in .csv nor in .parquet")
+    if suffix not in (*_TEXT, ".parquet"):
+        raise UserError(f"{name} ends in none of {', '.join((*_TEXT, '.parquet'))}")
     try:
-        if suffix == ".csv":
+        if suffix in _TEXT:
             table = _read_csv(file, chosen)
             _check_columns(table.column_names, name, chosen)
             return table.select(chosen)
@@ -126,13 +152,51 @@ def _read_csv(file: BinaryIO, chosen: list[str]) -> pa.Table:
     as_strings = csv.ConvertOptions(
         column_types={name: pa.string() for name in chosen}, strings_can_be_null=True
     )
-    return csv.read_csv(file, convert_options=as_strings)
+    separator = csv.ParseOptions(delimiter=_separator(file, chosen))
+    return csv.read_csv(file, parse_options=separator, convert_options=as_strings)
+
+
+def _separator(file: BinaryIO, chosen: list[str]) -> str:
+    """The separator with which the header has the chosen columns; else a comma."""
+    header = file.readline(_LONGEST_HEADER).decode("utf-8-sig", "replace")
+    file.seek(0)
+    for separator in _SEPARATORS:
+        if set(chosen) <= set(next(text_csv.reader([header], delimiter=separator), ())):
+            return separator
+    return _SEPARATORS[0]
 
 
 def _check_columns(there: list[str], name: str, chosen: list[str]) -> None:
     missing = [column for column in chosen if column not in there]
     if missing:
         raise UserError(f"{name} has no column {', '.join(missing)}; it has {', '.join(there)}")
+
+
+def _check_readable(
+    columns: pa.Table, column: str, read: pa.Array | pa.ChunkedArray, name: str, wanted: str
+) -> None:
+    """Say what of a column cannot be read, before any image is.
+
+    Raises:
+        UserError: nothing of it can be read.
+    """
+    given = _strings(columns, column)
+    unread = np.flatnonzero(
+        given.is_valid().to_numpy() & pa.chunked_array([read]).is_null().to_numpy()
+    )
+    if not len(unread):
+        return
+    first = int(unread[0])
+    what = f"{column!r} of {name}: {given[first].as_py()!r} in row {first + 1} is not {wanted}"
+    if len(unread) == len(given) - given.null_count:
+        raise UserError(f"{what}, and so are all others; convert them first")
+    log.warning("%s; rows with such values: %s", what, f"{len(unread):,}")
+
+
+def _paths(table: pa.Table, column: str) -> pa.Array:
+    """Paths without `.` and needless slashes."""
+    paths = _strings(table, column).to_pylist()
+    return pa.array([p and posixpath.normpath(p.replace("\\", "/")) for p in paths], pa.string())
 
 
 def _strings(table: pa.Table, column: str | None) -> pa.ChunkedArray:

@@ -7,7 +7,7 @@ A file of pixels that is mapped into memory serves this for sets larger than mem
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +67,24 @@ class Faces:
         return Faces(self.images[rows], {task: of[rows] for task, of in self.classes.items()})
 
 
-def read_labels(faces: LabelledFaces) -> Labels:
+def read_labels(faces: LabelledFaces, tasks: Sequence[str] = tuple(TASKS)) -> Labels:
     """Read and check the labels of a split, which takes no picture.
+
+    Args:
+        faces: the split.
+        tasks: that are trained; other labels may be missing.
 
     Raises:
         UserError: there are no faces, or one has a label that a task cannot be trained on.
     """
     truth = faces.truth()
     classes: Classes = {}
-    for name, task in TASKS.items():
+    for name in tasks:
         values = truth[name].to_numpy()
-        classes[name] = task.class_indices(values)
+        classes[name] = TASKS[name].class_indices(values)
+        if len(values) and (classes[name] < 0).all():
+            others = " ".join(task for task in tasks if task != name) or "another data set"
+            raise UserError(f"no face of {str(faces.folder)!r} has a {name}: use --tasks {others}")
         wrong = classes[name] < 0
         if wrong.any():
             row = truth.slice(int(wrong.argmax()), 1).to_pylist()[0]

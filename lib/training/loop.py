@@ -350,8 +350,8 @@ _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 def face_weights(faces: Faces, recipe: Recipe) -> NDArray[np.float32]:
     """How much each face counts, float32 (n,); 1 on average where one task alone has weights."""
     weights = np.ones(len(faces), np.float32)
-    for name, task in TASKS.items():
-        weights *= task.face_weights(faces.classes[name], recipe)
+    for name in recipe.tasks:
+        weights *= TASKS[name].face_weights(faces.classes[name], recipe)
     return weights
 
 

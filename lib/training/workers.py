@@ -154,7 +154,7 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     splits = {}
     for split in ("train", "val"):
         faces = LabelledFaces(plan.data, split)
-        labels = read_labels(faces)
+        labels = read_labels(faces, recipe.tasks)
         if context.get_local_rank() == 0:
             decode_faces(faces, labels, side, cache_folder())
         ray.train.collective.barrier()

@@ -9,7 +9,7 @@ from pyarrow import csv
 from lib.common.errors import UserError
 from lib.datasets.labels import COLUMNS
 from lib.datasets.rules import Thresholds, first_rule
-from lib.datasets.table import Names, read_table
+from lib.datasets.table import Names, UserTable, read_table
 from lib.tasks.gender import Gender
 
 NAN = float("nan")
@@ -63,10 +63,10 @@ def test_columns_of_any_name(suffix: str) -> None:
     ],
 )
 def test_no_row_is_lost(suffix: str, gender: str | None, age: str | None, rule: str | None) -> None:
-    columns = {"path": ["a.jpg"], "age": pa.array([age], pa.string())}
-    file = encoded(columns | {"gender": pa.array([gender], pa.string())}, suffix)
+    columns = {"path": ["a.jpg", "b.jpg"], "age": pa.array([age, "30"], pa.string())}
+    file = encoded(columns | {"gender": pa.array([gender, "f"], pa.string())}, suffix)
     table = read_table(file, f"faces{suffix}", Names())
-    assert first_rule(table, Thresholds()).to_pylist() == [rule]
+    assert first_rule(table, Thresholds()).to_pylist() == [rule, None]
 
 
 @pytest.mark.parametrize("codes", [[0, 1, None, 2], [0.0, 1.0, NAN, 0.5], ["0", "1", "", "x"]])
@@ -94,7 +94,7 @@ def test_missing_columns_are_named(suffix: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("faces.xlsx", b"", "ends neither in .csv nor in .parquet"),
+        ("faces.xlsx", b"", "ends in none of .csv, .tsv, .txt, .parquet"),
         ("faces.csv", b"", "faces.csv cannot be read"),
         ("faces.csv", b"path,age,gender\na,1,f\nb,2\n", "faces.csv cannot be read: .*Expected 3"),
         ("faces.parquet", b"path,age,gender\n", "faces.parquet cannot be read"),
@@ -119,3 +119,44 @@ def test_a_table_without_rows() -> None:
     table = read_table(io.BytesIO(b"path,age,gender\n"), "faces.csv", Names())
     assert table.num_rows == 0
     assert table.schema == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        ("age", ["50-59", "more than 70", None], "'50-59' in row 1 is not a number of years"),
+        ("age", [None, "(25, 32)", "old"], r"'\(25, 32\)' in row 2 is not a number of years"),
+        ("gender", ["weiblich", "männlich", ""], "'weiblich' in row 1 is not female, male"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_said(column: str, values: list[Any], says: str) -> None:
+    columns = {"path": ["a", "b", "c"], "age": ["1", "2", "3"], "gender": ["f", "m", "f"]}
+    file = encoded(columns | {column: values}, ".csv")
+    with pytest.raises(UserError, match=f"'{column}' of faces.csv: {says}.*and so are all others"):
+        read_table(file, "faces.csv", Names())
+
+
+def test_what_cannot_be_read_in_part_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    columns = {"path": ["a", "b", "c"], "age": ["1", "x", "y"], "gender": ["f", "m", "f"]}
+    table = read_table(encoded(columns, ".csv"), "faces.csv", Names())
+    assert table["age"].to_pylist() == [1, None, None]
+    assert "'x' in row 2 is not a number of years" in caplog.text
+    assert "rows with such values: 2" in caplog.text
+
+
+def test_a_table_without_genders() -> None:
+    columns = {"path": ["a", "b"], "age": ["1", "2"]}
+    table = read_table(encoded(columns, ".csv"), "faces.csv", Names(gender=None))
+    assert table["gender"].to_pylist() == [None, None]
+    assert not UserTable(columns=Names(gender=None)).has_gender
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
+def test_text_with_any_separator(separator: str, suffix: str) -> None:
+    lines = [["path", "age", "gender", "a;b,c"], ["./x//y.jpg", "20", "f", ""]]
+    text = "".join(separator.join(f'"{v}"' for v in line) + "\r\n" for line in lines)
+    table = read_table(io.BytesIO(b"\xef\xbb\xbf" + text.encode()), f"faces{suffix}", Names())
+    assert table.select(["path", "age", "gender"]).to_pylist() == [
+        {"path": "x/y.jpg", "age": 20, "gender": "female"}
+    ]
