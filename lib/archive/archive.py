@@ -28,7 +28,7 @@ from lib.archive.listing import BucketListing, LocalListing
 from lib.archive.selection import Selection
 from lib.archive.sources import Selected, TableFolder
 from lib.archive.tables import Table
-from lib.archive.tar_ranges import ranges
+from lib.archive.tar_ranges import Found, ranges
 from lib.common.errors import UserError, reason_of
 from lib.storage.buckets import open_bucket
 from lib.storage.fetch import URL_SCHEMES, local_etag
@@ -87,10 +87,10 @@ class _Listed(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """The images of a range of a tar, which a thread is listing."""
+    """The members of a range of a tar, which a thread is listing."""
 
     tar: str
-    images: Future[list[Entry | Skip]]
+    members: Future[list[Found]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class Archive:
     Attributes:
         skipped: Number of skipped files so far by reason: "other file type", "not a regular file",
             "link to a folder", "system file", "output of a run", "Parquet without images", "unreadable"
-            (each of these is logged). On a local disk a folder that is passed over counts as one.
+            (each of these is logged); in tars also "symbolic link", "device", "pipe" and other types of
+            members. On a local disk a folder that is passed over counts as one.
         position: Behind the last image that was given.
         known: Gives the images of a tar from an earlier listing if the tar is unchanged, else None.
     """
@@ -219,7 +220,7 @@ class Archive:
                 yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
             elif suffix_of(file.uri) == TAR:
                 for part in ranges(file, self._reading.storage, self._reading.all_files):
-                    yield _Pending(file.uri, threads.submit(part.entries))
+                    yield _Pending(file.uri, threads.submit(part.members))
             elif suffix_of(file.uri) in TABLES:
                 yield from self._rows(file, start)
             else:
@@ -322,13 +323,12 @@ class Archive:
 
 
 def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
-    """The item, or the images of a range as soon as it is listed; those before `start` left out."""
+    """The item, or the members of a range as soon as it is listed; those before `start` left out."""
     if isinstance(item, _Listed):
         yield item
         return
-    for found in item.images.result():
-        place = found.offset if isinstance(found, Entry) else None
-        if item.tar != start.part or (place is not None and place > start.place):
+    for place, found in item.members.result():
+        if item.tar != start.part or place > start.place:
             yield _Listed(item.tar, place, found)
 
 
