@@ -4,7 +4,10 @@ from typing import Any, NamedTuple
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 TAR, PARQUET = ".tar", ".parquet"
-TABLES = (PARQUET, ".csv", ".jsonl", ".ndjson")
+ARROW = ".arrow"
+TABLES = (PARQUET, ARROW, ".csv", ".jsonl", ".ndjson")
+TABLES_OF_IMAGES = (PARQUET, ARROW)
+"""Those that can hold the images themselves."""
 
 
 class File(NamedTuple):

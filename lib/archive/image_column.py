@@ -1,4 +1,4 @@
-"""Finds the column of a Parquet file with the images or their names, whatever Arrow type it has."""
+"""Finds the column of a table with the images or their names, whatever Arrow type it has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from itertools import islice
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lib.archive.entry import is_image
+from lib.archive.row_groups import RowGroups
 from lib.common.errors import UserError
 
 URI_COLUMNS = ("uri", "url", "path", "file", "filename", "file_name", "image")
@@ -43,14 +43,14 @@ class ImageColumn:
     is_list: bool = False
 
 
-def image_column(parquet: pq.ParquetFile, chosen: str | None, uri: str) -> ImageColumn:
+def image_column(groups: RowGroups, chosen: str | None, uri: str) -> ImageColumn:
     """Find the column with the images.
 
     A column of bytes with a usual name is taken; else the only one whose first values are images; else
     a column with a usual name for names of images.
 
     Args:
-        parquet: the table.
+        groups: of the table.
         chosen: column chosen by the user.
         uri: of the table, for messages.
 
@@ -58,7 +58,7 @@ def image_column(parquet: pq.ParquetFile, chosen: str | None, uri: str) -> Image
         NoImageColumnError: there is none.
         UserError: several are possible.
     """
-    schema = parquet.schema_arrow
+    schema = groups.schema
     columns = {field.name: found for field in schema if (found := _column(field))}
     if chosen is not None:
         if chosen not in schema.names:
@@ -66,8 +66,8 @@ def image_column(parquet: pq.ParquetFile, chosen: str | None, uri: str) -> Image
         if chosen not in columns:
             message = f"column {chosen!r} of {uri!r} holds neither images nor their names"
             raise NoImageColumnError(message)
-        return _names_in_bytes(parquet, [columns[chosen]]).get(chosen, columns[chosen])
-    return _by_name_and_values(parquet, list(columns.values()), uri)
+        return _names_in_bytes(groups, [columns[chosen]]).get(chosen, columns[chosen])
+    return _by_name_and_values(groups, list(columns.values()), uri)
 
 
 def column_of_names(names: list[str], chosen: str | None, uri: str) -> str:
@@ -112,24 +112,22 @@ def is_text(type_: pa.DataType) -> bool:
     return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
 
 
-def _by_name_and_values(
-    parquet: pq.ParquetFile, columns: list[ImageColumn], uri: str
-) -> ImageColumn:
+def _by_name_and_values(groups: RowGroups, columns: list[ImageColumn], uri: str) -> ImageColumn:
     holding = [column for column in columns if column.content != "uri"]
     usual = [column for column in holding if column.name.lower() in IMAGE_COLUMNS]
     if len(usual) == 1:
         return usual[0]
-    looks = {column: _look(parquet, column) for column in usual or holding}
+    looks = {column: _look(groups, column) for column in usual or holding}
     images = [column for column, look in looks.items() if look == "image"]
     if images or usual:
         return _only(images or usual, uri)
     naming = [column for column in columns if column.content == "uri"]
-    preferred = _preferred([*naming, *_names_in_bytes(parquet, holding).values()])
+    preferred = _preferred([*naming, *_names_in_bytes(groups, holding).values()])
     if preferred is not None:
         return preferred
     empty = [column for column, look in looks.items() if look == "nothing"]
     if not empty:
-        raise _none(parquet.schema_arrow.names, uri)
+        raise _none(groups.schema.names, uri)
     return _only(empty, uri)
 
 
@@ -145,7 +143,7 @@ def _preferred(columns: list[ImageColumn]) -> ImageColumn | None:
     return min(known, key=lambda column: URI_COLUMNS.index(column.name.lower()), default=None)
 
 
-def _names_in_bytes(parquet: pq.ParquetFile, columns: list[ImageColumn]) -> dict[str, ImageColumn]:
+def _names_in_bytes(groups: RowGroups, columns: list[ImageColumn]) -> dict[str, ImageColumn]:
     """The columns of bytes that hold names: some writers of Parquet do not mark text as such."""
     return {
         column.name: ImageColumn(column.name, "uri", column.is_list)
@@ -153,7 +151,7 @@ def _names_in_bytes(parquet: pq.ParquetFile, columns: list[ImageColumn]) -> dict
         if column.content == "bytes"
         and column.name.lower() in URI_COLUMNS
         and column.name.lower() not in IMAGE_COLUMNS
-        and _look(parquet, column) == "text"
+        and _look(groups, column) == "text"
     }
 
 
@@ -178,9 +176,9 @@ def _content(type_: pa.DataType) -> ColumnContent | None:
     return "uri" if is_text(type_) else None
 
 
-def _look(parquet: pq.ParquetFile, column: ImageColumn) -> _Look:
+def _look(groups: RowGroups, column: ImageColumn) -> _Look:
     """What the first values of a column are."""
-    values = list(islice(_values(parquet, column), _SAMPLE))
+    values = list(islice(_values(groups, column), _SAMPLE))
     if not values:
         return "nothing"
     if sum(map(_is_image, values)) * 2 >= len(values):
@@ -188,14 +186,12 @@ def _look(parquet: pq.ParquetFile, column: ImageColumn) -> _Look:
     return "text" if all(map(_is_text, values)) else "other"
 
 
-def _values(parquet: pq.ParquetFile, column: ImageColumn) -> Iterator[bytes | str]:
+def _values(groups: RowGroups, column: ImageColumn) -> Iterator[bytes | str]:
     """The bytes of the first rows; where there are none, the path."""
     batches = (
         batch
-        for group in range(parquet.num_row_groups)  # together, Arrow refuses nested dictionaries
-        for batch in parquet.iter_batches(
-            _BATCH_ROWS, row_groups=[group], columns=[column.name], use_threads=False
-        )
+        for group in range(len(groups.counts))
+        for batch in groups.batches(group, _BATCH_ROWS, [column.name])
     )
     for batch in islice(batches, _SAMPLED_ROWS // _BATCH_ROWS):
         for row in batch.column(0).to_pylist():

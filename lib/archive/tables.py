@@ -1,8 +1,8 @@
-"""The images of tables: Parquet, CSV, JSON Lines.
+"""The images of tables: Parquet, Arrow, CSV, JSON Lines.
 
-Parquet may hold the images themselves, in a column of bytes or of `{bytes, path}` as the data sets of
-Hugging Face do, or in a column of lists of these. Otherwise a column names them: absolute, or relative to
-the folder that the table is in.
+Parquet and Arrow may hold the images themselves, in a column of bytes or of `{bytes, path}` as the data
+sets of Hugging Face do, or in a column of lists of these. Otherwise a column names them: absolute, or
+relative to the folder that the table is in.
 """
 
 import csv
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lib.archive.entry import PARQUET, Entry, File, suffix_of
+from lib.archive.entry import TABLES_OF_IMAGES, Entry, File, suffix_of
 from lib.archive.image_column import ImageColumn, column_of_names, image_column, is_bytes, is_text
 from lib.archive.image_names import is_data_uri, named_uri
+from lib.archive.row_groups import RowGroups, open_groups
 from lib.common.errors import UserError, reason_of
 from lib.storage.fetch import open_file
 from lib.storage.options import StorageOptions
@@ -100,8 +100,10 @@ class Table:
         """
         try:
             with open_file(self.file.uri, self.options) as file:
-                if self._is_parquet:
-                    return image_column(pq.ParquetFile(file), self.column, self.file.uri)
+                if self._has_groups:
+                    return image_column(
+                        open_groups(file, self.file.uri), self.column, self.file.uri
+                    )
         except _FAILURES as error:
             raise self._failure(error) from None
         return ImageColumn(column_of_names(self._schema().names, self.column, self.file.uri), "uri")
@@ -113,11 +115,11 @@ class Table:
             TableError: the table cannot be read; `place` does not depend on `first`.
             UserError: as `carried` and `image_column`.
         """
-        yield from self._parquet(first) if self._is_parquet else self._text(first)
+        yield from self._in_groups(first) if self._has_groups else self._text(first)
 
     @property
-    def _is_parquet(self) -> bool:
-        return suffix_of(self.file.uri) == PARQUET
+    def _has_groups(self) -> bool:
+        return suffix_of(self.file.uri) in TABLES_OF_IMAGES
 
     def _failure(self, error: Exception, place: int = 0, row: int = 0) -> UserError:
         uri, reason = self.file.uri, reason_of(error)
@@ -131,27 +133,27 @@ class Table:
     def _schema(self) -> pa.Schema:
         try:
             with open_file(self.file.uri, self.options) as file:
-                if self._is_parquet:
-                    return pq.ParquetFile(file).schema_arrow
+                if self._has_groups:
+                    return open_groups(file, self.file.uri).schema
                 _, row = next(iter(self._rows(file)), (0, {}))
         except _FAILURES as error:
             raise self._failure(error) from None
         return pa.schema([(name, pa.string()) for name in row])
 
-    def _parquet(self, first: int) -> Iterator[tuple[int, Entry]]:
+    def _in_groups(self, first: int) -> Iterator[tuple[int, Entry]]:
         number = reached = 0
         try:
             with open_file(self.file.uri, self.options) as file:
-                parquet = pq.ParquetFile(file)
-                if not parquet.metadata.num_rows:
+                groups = open_groups(file, self.file.uri)
+                if not sum(groups.counts):
                     return
-                column = image_column(parquet, self.column, self.file.uri)
-                self._check_carried(parquet.schema_arrow)
-                for group in range(parquet.num_row_groups):
-                    end = number + parquet.metadata.row_group(group).num_rows
+                column = image_column(groups, self.column, self.file.uri)
+                self._check_carried(groups.schema)
+                for group, rows in enumerate(groups.counts):
+                    end = number + rows
                     # A damaged group right before `first` ends the table, as it did before.
                     if _place(column, end) >= first:
-                        for place, entry in self._group(parquet, group, number, column):
+                        for place, entry in self._group(groups, group, number, column):
                             if place >= first:
                                 yield place, entry
                             reached = place + 1
@@ -161,16 +163,16 @@ class Table:
             raise self._failure(error, reached, number) from None
 
     def _group(
-        self, parquet: pq.ParquetFile, group: int, number: int, column: ImageColumn
+        self, groups: RowGroups, group: int, number: int, column: ImageColumn
     ) -> Iterator[tuple[int, Entry]]:
-        wanted = _leaves(parquet, group, column)
+        wanted = _leaves(groups, group, column)
         if not wanted and not self.carry:
-            for row in range(number, number + parquet.metadata.row_group(group).num_rows):
+            for row in range(number, number + groups.counts[group]):
                 yield row, self._held(row, str(row), ())
             return
         reads_images = column.content != "uri" and column.name in wanted
         rows = BATCH_ROWS_OF_IMAGES if reads_images else BATCH_ROWS
-        for batch in parquet.iter_batches(rows, row_groups=[group], columns=[*self.carry, *wanted]):
+        for batch in groups.batches(group, rows, [*self.carry, *wanted]):
             values = batch[column.name].to_pylist() if wanted else [None] * batch.num_rows
             carried = [batch[name].to_pylist() for name in self.carry]
             for row in range(batch.num_rows):
@@ -259,20 +261,15 @@ def _place(column: ImageColumn, row: int) -> int:
     return row * LIST_PLACES if column.is_list else row
 
 
-def _leaves(parquet: pq.ParquetFile, group: int, column: ImageColumn) -> list[str]:
+def _leaves(groups: RowGroups, group: int, column: ImageColumn) -> list[str]:
     """What the listing must read of the images of a group of rows: names, and whether bytes are null."""
     if column.is_list or column.content == "uri":
         return [column.name]
-    if column.content == "bytes" or not _has_path(parquet.schema_arrow.field(column.name).type):
+    if column.content == "bytes" or not _has_path(groups.schema.field(column.name).type):
         return []
-    facts = parquet.metadata.row_group(group)
-    leaves = (facts.column(number) for number in range(facts.num_columns))
-    for leaf in leaves:
-        if leaf.path_in_schema == f"{column.name}.bytes":
-            statistics = leaf.statistics
-            if statistics and statistics.has_null_count and not statistics.null_count:
-                return [f"{column.name}.path"]
-    return [column.name]
+    if groups.may_hold_null(group, column.name, "bytes"):
+        return [column.name]
+    return [f"{column.name}.path"]
 
 
 def _has_path(type_: pa.StructType) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lib.archive.entry import PARQUET, suffix_of
+from lib.archive.entry import TABLES_OF_IMAGES, suffix_of
 from lib.archive.image_column import image_column
+from lib.archive.row_groups import open_groups
 from lib.archive.tables import LIST_PLACES, is_damage
 from lib.common.errors import UserError, reason_of
 from lib.scoring.stages.stage import Stopwatch
@@ -132,7 +132,7 @@ class Fetch:
                 yield lambda place=place: [(place.row, self._image(place))]  # type: ignore[misc]
             else:
                 together.setdefault(place.container, []).append(place)
-        tables = {c: images for c, images in together.items() if suffix_of(c) == PARQUET}
+        tables = {c: images for c, images in together.items() if suffix_of(c) in TABLES_OF_IMAGES}
         if tables:  # one after the other: they share what is open
             yield lambda: [
                 row for c, images in tables.items() for row in self._table.read(c, images)
@@ -204,7 +204,7 @@ def _runs(images: list[Place]) -> Iterator[list[Place]]:
 
 
 class _OpenTable:
-    """The Parquet file that was read last, left where its next rows begin.
+    """The table that was read last, left where its next rows begin.
 
     Images arrive in the order of their rows, so that a file is opened once for a block of them, and each
     of its pages is read once, whatever the size of its row groups.
@@ -257,11 +257,10 @@ class _OpenTable:
         self._uri, self._group = "", -1
         raw = open_file(uri, self._options, self._timeout)
         _, self._etag = file_version(raw)
-        self._file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
-        groups = range(self._file.num_row_groups)
-        counts = [self._file.metadata.row_group(group).num_rows for group in groups]
-        self._starts = [sum(counts[:group]) for group in groups]
-        self._kind = image_column(self._file, self._column, uri)
+        self._groups = open_groups(raw, uri)
+        counts = self._groups.counts
+        self._starts = [sum(counts[:group]) for group in range(len(counts))]
+        self._kind = image_column(self._groups, self._column, uri)
         self._uri = uri
 
     def _row(self, offset: int) -> Row:
@@ -279,9 +278,7 @@ class _OpenTable:
             column = self._kind
             is_struct = column.content == "struct" and not column.is_list
             name = f"{column.name}.bytes" if is_struct else column.name
-            self._batches = self._file.iter_batches(
-                READS_AT_A_TIME, row_groups=[group], columns=[name], use_threads=False
-            )
+            self._batches = self._groups.batches(group, READS_AT_A_TIME, [name])
             self._group, self._batch_start = group, self._starts[group]
             self._batch = self._next_batch()
         while number >= self._batch_start + self._batch.num_rows:

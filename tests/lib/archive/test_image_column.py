@@ -248,6 +248,35 @@ def test_a_list_whose_bytes_are_null_names_files(tmp_path: Path) -> None:
     assert fetched(entries) == [JPEG, PNG]
 
 
+@pytest.mark.parametrize("name", ["t.arrow", "in/train/data-00000-of-00001.arrow"])
+def test_streams_of_arrow_are_tables(tmp_path: Path, name: str) -> None:
+    """As `save_to_disk` of Hugging Face's datasets writes them."""
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    elsewhere = tmp_path / "elsewhere.jpg"
+    elsewhere.write_bytes(JPEG)
+    images: list[list[dict[str, object] | None]] = [
+        [{"bytes": JPEG, "path": "1.jpg"}, {"bytes": PNG, "path": None}],
+        [{"bytes": None, "path": str(elsewhere)}, None],
+        [{"bytes": PNG, "path": "2.jpg"}] * 40,
+    ]
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("n", pa.int64()), ("image", image)])
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for rows in images:
+            writer.write_table(pa.table({"n": range(len(rows)), "image": rows}, schema))
+    entries = listed(tmp_path / name.split("/")[0], carry=("n",))
+    places = ["#1.jpg", "#1", None, "#3", *["#2.jpg"] * 40]
+    assert [e.uri for e in entries] == [f"{file}{p}" if p else str(elsewhere) for p in places]
+    assert [e.extra[0] for e in entries] == [0, 1, 0, 1, *range(40)]
+    expected = [JPEG, PNG, JPEG, "not_found", *[PNG] * 40]
+    assert fetched(entries) == expected
+    assert fetched(entries[::-1]) == expected[::-1]
+    file.write_bytes(file.read_bytes()[:-200])
+    reasons = [e.fault for e in Archive([str(tmp_path)]) if e.uri.endswith("[from row 0]")]
+    assert [(reason or "")[:12] for reason in reasons] == ["decode_error"]
+
+
 def whole() -> bytes:
     buffer = io.BytesIO()
     names = [f"{'x' * 100}{n}.jpg" for n in range(6)]
