@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from lib.archive.entry import (
+    ARROW,
     PARQUET,
     SUFFIXES,
     TABLES,
@@ -246,13 +247,14 @@ class Archive:
         column = self._reading.column
         if isinstance(listing, SingleFile) or (column is None and isinstance(listing, TableFolder)):
             return None
+        format_ = "Arrow" if suffix_of(table.file.uri) == ARROW else "Parquet"
         try:
             content = table.image_column().content
         except NoImageColumnError:
-            return f"Parquet without column {column}" if column else "Parquet without images"
+            return f"{format_} without {f'column {column}' if column else 'images'}"
         self._column_found = True
         # A table of names in a folder most likely describes the images beside it.
-        return "Parquet without images" if column is None and content == "uri" else None
+        return f"{format_} without images" if column is None and content == "uri" else None
 
     def _check_column(self) -> None:
         """Compare the chosen column with the tables.
@@ -261,7 +263,8 @@ class Archive:
             UserError: Tables were passed over because they lack it, and there is no other.
         """
         column = self._reading.column
-        if not self.skipped[f"Parquet without column {column}"] or self._column_found:
+        lacking = [self.skipped[f"{name} without column {column}"] for name in ("Arrow", "Parquet")]
+        if self._column_found or not any(lacking):
             return
         # Where this listing continues an earlier one, that one may have found it.
         for table, _ in self._tables():

@@ -18,14 +18,13 @@ class ParquetGroups:
         counts: the rows of each group.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        """Read the footer.
+    def __init__(self, file: BinaryIO, read_bytes: int) -> None:
+        """Read the footer; each read of a column takes `read_bytes` at once.
 
         Raises:
             pa.ArrowException: the file is damaged; OSError without a number means the same.
         """
-        # No more than a page of each column is in memory.
-        self._file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+        self._file = pq.ParquetFile(file, buffer_size=read_bytes, pre_buffer=False)
         self.schema: pa.Schema = self._file.schema_arrow
         metadata = self._file.metadata
         self.counts = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
@@ -53,7 +52,7 @@ class ParquetGroups:
 
 
 class ArrowGroups:
-    """The record batches of a stream of Arrow; going back reads it from its beginning.
+    """The record batches of a stream or file of Arrow; going back reads it from its beginning.
 
     Attributes:
         schema: of the table.
@@ -73,7 +72,9 @@ class ArrowGroups:
         self._rewind()
 
     def _rewind(self) -> None:
+        # Arrow's file format is such a stream between a mark of 8 bytes and a footer.
         self._file.seek(0)
+        self._file.seek(8 if self._file.read(6) == b"ARROW1" else 0)
         self._reader = pa.ipc.open_stream(self._file)
         self._group, self._batch = -1, None
 
@@ -107,6 +108,6 @@ class ArrowGroups:
 RowGroups = ParquetGroups | ArrowGroups
 
 
-def open_groups(file: BinaryIO, uri: str) -> RowGroups:
-    """Open a table by the ending of its name."""
-    return ArrowGroups(file) if suffix_of(uri) == ARROW else ParquetGroups(file)
+def open_groups(file: BinaryIO, uri: str, read_bytes: int = 8 << 20) -> RowGroups:
+    """Open a table by the ending of its name; a column of Parquet is read by `read_bytes`."""
+    return ArrowGroups(file) if suffix_of(uri) == ARROW else ParquetGroups(file, read_bytes)

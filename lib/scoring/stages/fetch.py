@@ -257,7 +257,7 @@ class _OpenTable:
         self._uri, self._group = "", -1
         raw = open_file(uri, self._options, self._timeout)
         _, self._etag = file_version(raw)
-        self._groups = open_groups(raw, uri)
+        self._groups = open_groups(raw, uri, read_bytes=1 << 20)
         counts = self._groups.counts
         self._starts = [sum(counts[:group]) for group in range(len(counts))]
         self._kind = image_column(self._groups, self._column, uri)
