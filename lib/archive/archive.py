@@ -1,6 +1,6 @@
 """The images of folders, buckets, tars and tables, listed in a fixed order."""
 
-# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118 - as in lib/archive/listing.py
+# ruff: noqa: PTH112, PTH116 - as in lib/archive/listing.py
 
 import os
 from collections import Counter, deque
@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from lib.archive.entry import (
+    ARROW,
     PARQUET,
     SUFFIXES,
     TABLES,
@@ -24,17 +24,27 @@ from lib.archive.entry import (
     is_image,
     suffix_of,
 )
+from lib.archive.image_column import NoImageColumnError
 from lib.archive.listing import BucketListing, LocalListing
 from lib.archive.selection import Selection
-from lib.archive.sources import Selected, TableFolder
-from lib.archive.tables import Table
-from lib.archive.tar_ranges import ranges
+from lib.archive.sources import (
+    FILES,
+    Listing,
+    Selected,
+    SingleFile,
+    TableFolder,
+    checked_path,
+    open_url,
+    outermost,
+)
+from lib.archive.tables import Table, TableError
+from lib.archive.tar_ranges import Found, ranges
 from lib.common.errors import UserError, reason_of
 from lib.storage.buckets import open_bucket
 from lib.storage.fetch import URL_SCHEMES, local_etag
 from lib.storage.filesystem import check_scheme
 from lib.storage.options import StorageOptions
-from lib.storage.uris import bucket_and_key, local_path, local_uri, scheme_of, with_lower_scheme
+from lib.storage.uris import bucket_and_key, local_uri, scheme_of, with_lower_scheme
 
 RANGES_AT_A_TIME = 8
 ATTEMPTS_AT_THE_START = 3
@@ -43,8 +53,6 @@ MOST_AHEAD = 10_000
 """Entries that may wait for a tar before them to be listed."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-_FILES = (*SUFFIXES, TAR, *TABLES)
 
 
 class Position(NamedTuple):
@@ -63,21 +71,6 @@ class Position(NamedTuple):
     place: int = -1
 
 
-@dataclass(frozen=True)
-class _SingleFile:
-    """A source that is a single file."""
-
-    file: File | Entry
-
-    def files(self, after: str | None = None) -> Iterator[File | Entry]:
-        """The file, unless it is already listed."""
-        if after is None:
-            yield self.file
-
-
-Listing = LocalListing | Selected | TableFolder | _SingleFile
-
-
 class _Listed(NamedTuple):
     """An image or a skipped file, the file that holds it, and its place there; None: the whole file."""
 
@@ -87,10 +80,10 @@ class _Listed(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """The images of a range of a tar, which a thread is listing."""
+    """The members of a range of a tar, which a thread is listing."""
 
     tar: str
-    images: Future[list[Entry | Skip]]
+    members: Future[list[Found]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,8 @@ class Archive:
     Attributes:
         skipped: Number of skipped files so far by reason: "other file type", "not a regular file",
             "link to a folder", "system file", "output of a run", "Parquet without images", "unreadable"
-            (each of these is logged). On a local disk a folder that is passed over counts as one.
+            (each of these is logged); in tars also "symbolic link", "device", "pipe" and other types of
+            members. On a local disk a folder that is passed over counts as one.
         position: Behind the last image that was given.
         known: Gives the images of a tar from an earlier listing if the tar is unchanged, else None.
     """
@@ -147,7 +141,8 @@ class Archive:
         self._sources = sources
         self._limit = limit
         self._reading = reading or Reading()
-        self._listings = _outermost([self._open(source) for source in sources])
+        self._column_found = False
+        self._listings = outermost([self._open(source) for source in sources])
 
     def __iter__(self) -> Iterator[Entry]:
         """List the images.
@@ -188,6 +183,7 @@ class Archive:
                 else:
                     self.position = Position(number, done, file, place)
                 yield found
+        self._check_column()
 
     def _listed(self, start: Position) -> Iterator[_Listed]:
         """Everything of one source, in order; several ranges of tars are listed at the same time."""
@@ -219,7 +215,7 @@ class Archive:
                 yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
             elif suffix_of(file.uri) == TAR:
                 for part in ranges(file, self._reading.storage, self._reading.all_files):
-                    yield _Pending(file.uri, threads.submit(part.entries))
+                    yield _Pending(file.uri, threads.submit(part.members))
             elif suffix_of(file.uri) in TABLES:
                 yield from self._rows(file, start)
             else:
@@ -228,14 +224,57 @@ class Archive:
     def _rows(self, file: File, start: Position) -> Iterator[_Listed]:
         listing = self._listings[start.source]
         table = self._table(file, listing)
-        alone = isinstance(listing, _SingleFile | TableFolder)
-        if not alone and self._reading.column is None and not table.holds_images():
-            # A table of names in a folder most likely describes the images beside it.
-            yield _Listed(file.uri, None, Skip("Parquet without images"))
+        seen = start.place if file.uri == start.part else -1
+        try:
+            if reason := self._why_passed_over(table, listing):
+                yield _Listed(file.uri, None, Skip(reason))
+                return
+            for place, entry in table.entries(seen + 1):
+                yield _Listed(file.uri, place, entry)
+        except TableError as error:
+            if isinstance(listing, SingleFile):
+                raise
+            if error.place > seen:
+                yield _Listed(file.uri, error.place, table.rest(error))
+
+    def _why_passed_over(self, table: Table, listing: Listing) -> str | None:
+        """The reason to pass over a table; None to take it.
+
+        Raises:
+            TableError: it cannot be read.
+            UserError: it has no column of images and no other table may have one, or several.
+        """
+        column = self._reading.column
+        if isinstance(listing, SingleFile) or (column is None and isinstance(listing, TableFolder)):
+            return None
+        format_ = "Arrow" if suffix_of(table.file.uri) == ARROW else "Parquet"
+        try:
+            content = table.image_column().content
+        except NoImageColumnError:
+            return f"{format_} without {f'column {column}' if column else 'images'}"
+        self._column_found = True
+        # A table of names in a folder most likely describes the images beside it.
+        return f"{format_} without images" if column is None and content == "uri" else None
+
+    def _check_column(self) -> None:
+        """Compare the chosen column with the tables.
+
+        Raises:
+            UserError: Tables were passed over because they lack it, and there is no other.
+        """
+        column = self._reading.column
+        lacking = [self.skipped[f"{name} without column {column}"] for name in ("Arrow", "Parquet")]
+        if self._column_found or not any(lacking):
             return
-        first = start.place + 1 if file.uri == start.part else 0
-        for row, entry in table.entries(first):
-            yield _Listed(file.uri, row, entry)
+        # Where this listing continues an earlier one, that one may have found it.
+        for table, _ in self._tables():
+            try:
+                table.image_column()
+                return
+            except UserError:
+                continue
+        sources = ", ".join(map(repr, self._sources))
+        raise UserError(f"--column {column}: no table in {sources} has this column with images")
 
     def carried(self) -> list[pa.Field]:
         """Names and types of the carried columns.
@@ -245,14 +284,40 @@ class Archive:
         """
         if not self._reading.carry:
             return []
-        for listing in self._listings:
-            for file in listing.files():
-                if isinstance(file, File) and suffix_of(file.uri) in TABLES:
-                    return self._table(file, listing).carried()
+        found: pa.Schema | None = None
+        for table, listing in self._tables():
+            try:
+                if self._why_passed_over(table, listing):
+                    continue
+                fields = pa.schema(table.carried())
+            except TableError:
+                if isinstance(listing, SingleFile):
+                    raise
+                continue
+            found = self._unified(found, fields)
+            if not any(pa.types.is_null(field.type) for field in found):
+                break  # the types are known
+        if found is not None:
+            return list(found)
         raise UserError(
             f"--carry {' '.join(self._reading.carry)}: only tables have further columns, and there is "
             f"none in {', '.join(map(repr, self._sources))}"
         )
+
+    def _unified(self, found: pa.Schema | None, fields: pa.Schema) -> pa.Schema:
+        try:
+            return pa.unify_schemas([found or fields, fields], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise UserError(
+                f"--carry {' '.join(self._reading.carry)}: the tables disagree on the types: "
+                f"{reason_of(error)}"
+            ) from None
+
+    def _tables(self) -> Iterator[tuple[Table, Listing]]:
+        for listing in self._listings:
+            for file in listing.files():
+                if isinstance(file, File) and suffix_of(file.uri) in TABLES:
+                    yield self._table(file, listing), listing
 
     def _table(self, file: File, listing: Listing) -> Table:
         reading = self._reading
@@ -261,14 +326,14 @@ class Archive:
 
     def _open(self, source: str) -> Listing:
         listing = self._open_any(with_lower_scheme(source))
-        if isinstance(listing, _SingleFile) or suffix_of(source.rstrip("/")) != PARQUET:
+        if isinstance(listing, SingleFile) or suffix_of(source.rstrip("/")) != PARQUET:
             return listing
         table = TableFolder(listing)
         if not any(isinstance(found, File | Entry) for found in table.files()):
             raise UserError(f"there is no Parquet file in {source!r}; give the table or its folder")
         return table
 
-    def _open_any(self, source: str) -> LocalListing | Selected | _SingleFile:
+    def _open_any(self, source: str) -> LocalListing | Selected | SingleFile:
         scheme = check_scheme(source, "source", URL_SCHEMES)
         if source.lower().endswith(_COMPRESSED):
             raise UserError(
@@ -277,9 +342,9 @@ class Archive:
         if not scheme:
             return self._open_local(source)
         if scheme in URL_SCHEMES:
-            return _open_url(source)
+            return open_url(source)
         found = self._open_in_bucket(source)
-        if isinstance(found, _SingleFile):
+        if isinstance(found, SingleFile):
             return found
         return Selected(found, self._selection(found.uri))
 
@@ -288,21 +353,21 @@ class Archive:
         exclude = [with_lower_scheme(folder) for folder in reading.exclude]
         return Selection(root, exclude, reading.all_files, reading.storage)
 
-    def _open_local(self, source: str) -> LocalListing | _SingleFile:
-        path = _checked_path(source)
+    def _open_local(self, source: str) -> LocalListing | SingleFile:
+        path = checked_path(source)
         if os.path.isdir(path):
             return LocalListing(path, self._selection(path))
         info = os.stat(path)
-        return _SingleFile(File(local_uri(path), info.st_size, local_etag(info)))
+        return SingleFile(File(local_uri(path), info.st_size, local_etag(info)))
 
-    def _open_in_bucket(self, source: str) -> BucketListing | _SingleFile:
+    def _open_in_bucket(self, source: str) -> BucketListing | SingleFile:
         try:
             bucket, key = open_bucket(source, self._reading.storage, ATTEMPTS_AT_THE_START)
             root = f"{scheme_of(source)}://{bucket_and_key(source)[0]}/"
-            if suffix_of(source) in _FILES:
+            if suffix_of(source) in FILES:
                 try:
                     found = bucket.head(key)
-                    return _SingleFile(File(f"{root}{key}", found.size, found.etag))
+                    return SingleFile(File(f"{root}{key}", found.size, found.etag))
                 except FileNotFoundError:
                     if suffix_of(source) != PARQUET:
                         raise
@@ -322,60 +387,10 @@ class Archive:
 
 
 def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
-    """The item, or the images of a range as soon as it is listed; those before `start` left out."""
+    """The item, or the members of a range as soon as it is listed; those before `start` left out."""
     if isinstance(item, _Listed):
         yield item
         return
-    for found in item.images.result():
-        place = found.offset if isinstance(found, Entry) else None
-        if item.tar != start.part or (place is not None and place > start.place):
+    for place, found in item.members.result():
+        if item.tar != start.part or place > start.place:
             yield _Listed(item.tar, place, found)
-
-
-def _open_url(source: str) -> _SingleFile:
-    if suffix_of(urlsplit(source).path) in (TAR, *TABLES):
-        raise UserError(
-            f"{source!r}: only single images are read from URLs; copy it to a folder or a bucket"
-        )
-    return _SingleFile(Entry(source, None, None))
-
-
-def _checked_path(source: str) -> str:
-    path = os.path.abspath(local_path(source))
-    if not os.path.exists(path):
-        raise UserError(f"no such folder or file: {source!r}; check the spelling of the path")
-    is_folder = os.path.isdir(path)
-    if not is_folder and suffix_of(path) not in _FILES:
-        raise UserError(
-            f"{source!r} is no source of images: give a folder, or a file that ends in "
-            f"{', '.join(_FILES)}"
-        )
-    if not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK, effective_ids=True):
-        raise UserError(f"no permission to read {source!r}; check its owner and mode")
-    return path
-
-
-def _outermost(listings: list[Listing]) -> list[Listing]:
-    """The sources without those that repeat another one or lie within it."""
-    places: dict[str, Listing] = {}
-    for listing in listings:
-        places.setdefault(_place(listing), listing)
-    folders = [place for place, found in places.items() if not isinstance(found, _SingleFile)]
-    return [
-        listing
-        for place, listing in places.items()
-        if not any(place != f and place.startswith(f"{f.rstrip('/')}/") for f in folders)
-    ]
-
-
-def _place(listing: Listing) -> str:
-    if isinstance(listing, LocalListing):
-        return os.path.realpath(listing.root)
-    if isinstance(listing, Selected | TableFolder):
-        return listing.uri if scheme_of(listing.uri) else os.path.realpath(listing.uri)
-    uri = listing.file.uri
-    if scheme_of(uri):
-        return uri
-    # A link to a file is listed by its own name, so only its folder is resolved.
-    folder, name = os.path.split(local_path(uri))
-    return os.path.join(os.path.realpath(folder), name)

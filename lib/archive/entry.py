@@ -4,7 +4,10 @@ from typing import Any, NamedTuple
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 TAR, PARQUET = ".tar", ".parquet"
-TABLES = (PARQUET, ".csv", ".jsonl", ".ndjson")
+ARROW = ".arrow"
+TABLES = (PARQUET, ARROW, ".csv", ".jsonl", ".ndjson")
+TABLES_OF_IMAGES = (PARQUET, ARROW)
+"""Those that can hold the images themselves."""
 
 
 class File(NamedTuple):
@@ -37,7 +40,8 @@ class Entry(NamedTuple):
         size: In bytes; None where it is known only after reading.
         etag: Changes when the file does that the image is, or is in; None where it is unknown.
         container: The file that the image is in; or its `data:` URI.
-        offset: In a tar the byte at which the image begins, in Parquet the number of its row; else None.
+        offset: In a tar the byte at which the image begins; in Parquet the number of its row, in a column
+            of lists `lib.archive.tables.LIST_PLACES` times that plus its number in the row; else None.
         fault: `STATUS: REASON` where the listing already found that the image cannot be read.
         extra: The values of the carried columns.
     """

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Event
 
-from lib.archive.entry import PARQUET, TAR, Entry, File, Skip, is_image, suffix_of
+from lib.archive.entry import TABLES_OF_IMAGES, TAR, Entry, File, Skip, is_image, suffix_of
 from lib.archive.selection import Selection
 from lib.common.errors import UserError, reason_of
 from lib.storage.bucket import Bucket, Object, Prefix
@@ -135,7 +135,7 @@ def why_skipped(path: str, mode: int) -> str | None:
 
 def holds_images(uri: str) -> bool:
     """Whether a file in a folder is an image or a file of images, by its name."""
-    return is_image(uri) or suffix_of(uri) in (TAR, PARQUET)
+    return is_image(uri) or suffix_of(uri) in (TAR, *TABLES_OF_IMAGES)
 
 
 @dataclass(frozen=True)

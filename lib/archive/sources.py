@@ -1,13 +1,20 @@
-"""Sources that refine a listing of a folder."""
+"""Sources: folders, single files, and those that refine a listing of a folder."""
 
+# ruff: noqa: PTH100, PTH110, PTH112, PTH118 - as in lib/archive/listing.py
+
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from lib.archive.entry import PARQUET, Entry, File, Skip, suffix_of
+from lib.archive.entry import PARQUET, SUFFIXES, TABLES, TAR, Entry, File, Skip, suffix_of
 from lib.archive.listing import BucketListing, LocalListing
 from lib.archive.selection import Selection
 from lib.common.errors import UserError, reason_of
 from lib.storage.uris import local_path, scheme_of
+
+FILES = (*SUFFIXES, TAR, *TABLES)
+"""Endings of single files that are sources."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +91,78 @@ class TableFolder:
         return any(
             part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts
         )
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A source that is a single file."""
+
+    file: File | Entry
+
+    def files(self, after: str | None = None) -> Iterator[File | Entry]:
+        """The file, unless it is already listed."""
+        if after is None:
+            yield self.file
+
+
+Listing = LocalListing | Selected | TableFolder | SingleFile
+"""A source; `files()` gives what is in it."""
+
+
+def outermost(listings: list[Listing]) -> list[Listing]:
+    """The sources without those that repeat another one or lie within it."""
+    places: dict[str, Listing] = {}
+    for listing in listings:
+        places.setdefault(_place(listing), listing)
+    folders = [place for place, found in places.items() if not isinstance(found, SingleFile)]
+    return [
+        listing
+        for place, listing in places.items()
+        if not any(place != f and place.startswith(f"{f.rstrip('/')}/") for f in folders)
+    ]
+
+
+def _place(listing: Listing) -> str:
+    if isinstance(listing, LocalListing):
+        return os.path.realpath(listing.root)
+    if isinstance(listing, Selected | TableFolder):
+        return listing.uri if scheme_of(listing.uri) else os.path.realpath(listing.uri)
+    uri = listing.file.uri
+    if scheme_of(uri):
+        return uri
+    # A link to a file is listed by its own name, so only its folder is resolved.
+    folder, name = os.path.split(local_path(uri))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def open_url(source: str) -> SingleFile:
+    """The source at a URL.
+
+    Raises:
+        UserError: it is a tar or a table.
+    """
+    if suffix_of(urlsplit(source).path) in (TAR, *TABLES):
+        raise UserError(
+            f"{source!r}: only single images are read from URLs; copy it to a folder or a bucket"
+        )
+    return SingleFile(Entry(source, None, None))
+
+
+def checked_path(source: str) -> str:
+    """The absolute path of a local source.
+
+    Raises:
+        UserError: it is missing, cannot be read, or is of a kind that is not supported.
+    """
+    path = os.path.abspath(local_path(source))
+    if not os.path.exists(path):
+        raise UserError(f"no such folder or file: {source!r}; check the spelling of the path")
+    is_folder = os.path.isdir(path)
+    if not is_folder and suffix_of(path) not in FILES:
+        raise UserError(
+            f"{source!r} is no source of images: give a folder, or a file that ends in "
+            f"{', '.join(FILES)}"
+        )
+    if not os.access(path, os.R_OK | os.X_OK if is_folder else os.R_OK, effective_ids=True):
+        raise UserError(f"no permission to read {source!r}; check its owner and mode")
+    return path

@@ -1,15 +1,16 @@
 """Members of a tar read in place, by byte ranges that several tasks can read independently.
 
-A range begins anywhere. Its reader looks for the next header (512-byte aligned, magic `ustar`, correct
-checksum) and follows the chain of headers from there for `_TRUST` bytes. If that chain is sound, the
-range is read from it. If it breaks (the header belongs to a tar inside the tar, or the archive is
-damaged), the chain is followed from the beginning of the archive, which is slower and always correct.
+A range begins anywhere. Its reader looks for the next header (512-byte aligned, correct checksum; V7
+tars have no magic) and follows the chain of headers from there for `_TRUST` bytes. If that chain is
+sound, the range is read from it. If it breaks (the header belongs to a tar inside the tar, or the archive
+is damaged), the chain is followed from the beginning of the archive, which is slower and always correct.
 
 Limitation: a tar inside the tar that extends more than `_TRUST` bytes behind the beginning of a range, or
 lacks its end mark. Its members count as members of the archive until, in the first case, its end raises
 `TarError`. Read such an archive as a single range.
 
-The format: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+The format: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" and
+"Storing Sparse Files".
 """
 
 import io
@@ -19,6 +20,8 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from lib.common.errors import UserError
 
@@ -35,12 +38,36 @@ _SCAN = 1 << 20  # bytes that are searched for a header at once
 
 _MAGIC_PLACE = 257
 _MAGIC = b"ustar"
+_CHECKSUM = slice(148, 156)
+_CHECKSUM_BYTES = np.frombuffer(b"01234567 \0", np.uint8)
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+"""First bytes → the program that wrote them."""
 
+FILE, HARD_LINK, SPARSE_FILE = "file", "hard link", "sparse file"
+_NO_MEMBERS = b"5Dg"
+"""Folders, and headers that hold for all members behind them."""
 _REGULAR = b"0\x007"
+_KINDS = {
+    b"1": HARD_LINK,
+    b"2": "symbolic link",
+    b"3": "device",
+    b"4": "device",
+    b"6": "pipe",
+    b"M": "part of a file of another volume",
+    b"S": SPARSE_FILE,
+    b"V": "label of a volume",
+}
 _WITHOUT_DATA = b"123456"  # links, devices, folders, pipes: whatever their size field says
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX = b"L", b"K", b"x", b"X"
 _EXTENSIONS = _LONG_NAME + _LONG_LINK + _PAX + _SOLARIS_PAX
-_SPARSE = b"S"
+_GNU_SPARSE = b"S"
+_MAP_GOES_ON, _MAP_BLOCK_GOES_ON = 482, 504
+"""Bytes of a sparse header, and of the blocks behind it, that tell whether another block follows."""
 
 
 class TarError(UserError):
@@ -61,11 +88,23 @@ class TarError(UserError):
 
 
 class Member(NamedTuple):
-    """A regular file in the archive: `size` bytes from byte `offset` are its content."""
+    """A member of the archive, whatever its type; no folder.
+
+    Attributes:
+        name: path in the archive.
+        offset: byte behind its header; of a `FILE` its content begins here. Greater than that of all
+            members before it.
+        size: bytes of its content; 0 for what has none.
+        kind: `FILE`, `HARD_LINK`, `SPARSE_FILE` (the content is not in one piece), or another type in
+            words.
+        target: of a hard link: the name of the member that has the content.
+    """
 
     name: str
     offset: int
     size: int
+    kind: str = FILE
+    target: str = ""
 
 
 def buffered(file: io.RawIOBase) -> io.BufferedReader:
@@ -78,7 +117,7 @@ def buffered(file: io.RawIOBase) -> io.BufferedReader:
 
 
 def iter_members(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[Member]:
-    """Yield the regular files whose header begins in [start, end), in order.
+    """Yield the members whose header begins in [start, end), in order; folders left out.
 
     Where extended headers precede the header (long names, PAX), the first of them counts. So ranges
     that cover an archive without overlap yield each of its members once.
@@ -89,8 +128,8 @@ def iter_members(file: BinaryIO, start: int = 0, end: int | None = None) -> Iter
         end: byte of the archive; None: its end.
 
     Raises:
-        TarError: after the members before it, where the archive is damaged, ends without its end
-            mark, goes on behind it, or holds a sparse file.
+        TarError: after the members before it, where the archive is damaged, compressed, ends without
+            its end mark, or goes on behind it.
     """
     archive = _Archive(file)
     # The last range also checks the end mark, which a truncated tar lacks.
@@ -124,11 +163,13 @@ class _Header:
     kind: bytes
     name: str
     size: int
+    link: str
+    map_blocks: int = 0
 
     @property
     def data(self) -> int:
         """Where the content begins."""
-        return self.position + _BLOCK
+        return self.position + _BLOCK * (1 + self.map_blocks)
 
     @property
     def data_end(self) -> int:
@@ -159,20 +200,20 @@ def _find_header(archive: _Archive, begin: int, stop: int) -> int | None:
     """Find the first block that begins in [begin, stop) and could be a header."""
     for chunk_start in range(begin, min(stop, archive.length), _SCAN):
         chunk = archive.read(chunk_start, _SCAN)
-        for block in _blocks_with_magic(chunk):
+        for block in _blocks_with_checksum(chunk):
             position = chunk_start + block
             if position < stop and _could_be_header(archive, position):
                 return position
     return None
 
 
-def _blocks_with_magic(chunk: bytes) -> Iterator[int]:
-    found = chunk.find(_MAGIC)
-    while found >= 0:
-        block, place = divmod(found, _BLOCK)
-        if place == _MAGIC_PLACE:
-            yield block * _BLOCK
-        found = chunk.find(_MAGIC, found + 1)
+def _blocks_with_checksum(chunk: bytes) -> Iterator[int]:
+    """Find the blocks that have octal digits where headers have their checksum."""
+    whole = len(chunk) // _BLOCK
+    blocks = np.frombuffer(chunk, np.uint8, whole * _BLOCK).reshape(whole, _BLOCK)
+    field = blocks[:, _CHECKSUM]
+    found = np.isin(field, _CHECKSUM_BYTES).all(axis=1) & (field >= ord("0")).any(axis=1)
+    yield from (np.flatnonzero(found) * _BLOCK).tolist()
 
 
 def _could_be_header(archive: _Archive, position: int) -> bool:
@@ -197,7 +238,7 @@ def _walk(archive: _Archive, position: int, stop: int) -> Iterator[tuple[int, Me
     """Follow the chain of headers from one of them to the first that begins at `stop` or behind.
 
     Yields:
-        Where each entry of the archive begins, and its member; None for what is no regular file.
+        Where each entry of the archive begins, and its member; None for a folder.
     """
     while position < stop and not _is_end(archive, position):
         member, following = _entry(archive, position)
@@ -221,38 +262,70 @@ def _entry(archive: _Archive, position: int) -> tuple[Member | None, int]:
     """Read one entry: its extended headers, if any, and its header.
 
     Returns:
-        The member, None if it is no regular file, and where the next entry begins.
+        The member, None if it is a folder, and where the next entry begins.
     """
     extended: dict[str, str] = {}
     header = _header(archive, position)
     while header.kind in _EXTENSIONS:
         extended = _extension(archive, header) | extended  # the first one counts, as in tarfile
         header = _header(archive, header.following)
-    if header.kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
-        raise TarError("a sparse file is here, whose content is not in one piece", position)
     header = _override(header, extended)
+    if header.kind == _GNU_SPARSE:
+        header = replace(header, map_blocks=_map_blocks(archive, header.position))
     if header.data_end > archive.length:
         raise TarError(f"{header.name} is cut off", position)
-    is_file = header.kind in _REGULAR and not header.name.endswith("/")  # old tars' folders
-    return Member(header.name, header.data, header.size) if is_file else None, header.following
+    return _member(header, extended), header.following
+
+
+def _member(header: _Header, extended: dict[str, str]) -> Member | None:
+    is_folder = header.name.endswith("/") and header.kind in _REGULAR  # as old tars write them
+    if is_folder or header.kind in _NO_MEMBERS:
+        return None
+    if header.kind not in _REGULAR:
+        kind = _KINDS.get(header.kind, f"tar member of type {_text(header.kind)}")
+    elif any(key.startswith("GNU.sparse.") for key in extended):
+        kind = SPARSE_FILE
+    else:
+        kind = FILE
+    size = header.data_end - header.data
+    return Member(header.name, header.data, size, kind, header.link if kind == HARD_LINK else "")
+
+
+def _map_blocks(archive: _Archive, position: int) -> int:
+    """The number of blocks that continue the map of a sparse file behind its header."""
+    count, flag = 0, _MAP_GOES_ON
+    while True:
+        block = archive.read(position + count * _BLOCK, _BLOCK)
+        if len(block) < _BLOCK:
+            raise TarError("it is cut off inside the map of a sparse file", position)
+        if not block[flag]:
+            return count
+        count, flag = count + 1, _MAP_BLOCK_GOES_ON
 
 
 def _header(archive: _Archive, position: int) -> _Header:
     """Parse the header block at `position`."""
     block = archive.read(position, _BLOCK)
-    if len(block) < _BLOCK:
-        raise TarError("it is cut off inside a header", position)
-    if not block.startswith(_MAGIC, _MAGIC_PLACE):
-        raise TarError("there is no header", position)
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
     except tarfile.HeaderError as error:
-        raise TarError(f"a header is damaged ({error})", position) from None
+        raise TarError(_why_no_header(block, position, error), position) from None
     if info.size < 0:
         raise TarError("a header has a negative size", position)
-    # GNU tars have other fields where POSIX has the prefix of the name.
+    # GNU tars have other fields where POSIX has the prefix of the name, and V7 tars none.
     name = info.name if block.startswith(b"ustar\0", _MAGIC_PLACE) else _text(block[:100])
-    return _Header(position, info.type, name, info.size)
+    return _Header(position, info.type, name, info.size, info.linkname)
+
+
+def _why_no_header(block: bytes, position: int, error: tarfile.HeaderError) -> str:
+    for magic, program in _COMPRESSED.items():
+        if position == 0 and block.startswith(magic):
+            return f"it is compressed by {program}; decompress it"
+    if len(block) < _BLOCK:
+        return "it is cut off inside a header"
+    if block.startswith(_MAGIC, _MAGIC_PLACE):
+        return f"a header is damaged ({error})"
+    return "there is no header"
 
 
 def _text(field: bytes) -> str:
@@ -268,7 +341,7 @@ def _extension(archive: _Archive, header: _Header) -> dict[str, str]:
     if header.kind == _LONG_NAME:
         return {"path": _text(data)}
     if header.kind == _LONG_LINK:
-        return {}
+        return {"linkpath": _text(data)}
     try:
         return dict(_pax_records(data))
     except ValueError:
@@ -299,4 +372,6 @@ def _override(header: _Header, extended: dict[str, str]) -> _Header:
     size = extended.get("size", str(header.size))
     if not size.isdecimal():
         raise TarError(f"a PAX header gives the size {size}", header.position)
-    return replace(header, name=extended.get("path", header.name), size=int(size))
+    # A sparse file has a made-up `path`.
+    name = extended.get("GNU.sparse.name", extended.get("path", header.name))
+    return replace(header, name=name, size=int(size), link=extended.get("linkpath", header.link))

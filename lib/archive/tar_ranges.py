@@ -1,19 +1,21 @@
 """Lists the images of tars by byte ranges that are read independently."""
 
-import io
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from lib.archive.entry import Entry, File, Skip, is_image
 from lib.archive.selection import SYSTEM_FILE
 from lib.archive.system_files import is_system_file
-from lib.archive.tar import TarError, buffered, iter_members
-from lib.storage.fetch import open_file
+from lib.archive.tar import Member, TarError, iter_members
+from lib.archive.tar_contents import KINDS_WITH_CONTENT, TarContents, open_headers
 from lib.storage.options import StorageOptions
 from lib.storage.uris import scheme_of
 
 RANGE_BYTES = 128 << 20
 """Finding the first header of a range reads up to 17 MB more: ranges are much larger."""
+
+Found = tuple[int, Entry | Skip]
+"""A member of a tar, and its place there. Places rise; the offset of a hard link's image need not."""
 
 
 class Range(NamedTuple):
@@ -25,6 +27,7 @@ class Range(NamedTuple):
         end: byte behind the last one.
         options: how files are reached.
         all_files: take system files, too.
+        contents: of the members of the whole tar.
     """
 
     tar: File
@@ -32,14 +35,15 @@ class Range(NamedTuple):
     end: int
     options: StorageOptions
     all_files: bool
+    contents: TarContents
 
-    def entries(self) -> list[Entry | Skip]:
-        """The images of the range; a damage or failure is one entry with a fault.
+    def members(self) -> list[Found]:
+        """The images of the range and what is passed over; damage or failure is one entry with a fault.
 
         Raises:
             OSError: the storage fails.
         """
-        found: list[Entry | Skip] = []
+        found: list[Found] = []
         try:
             found += self._members()
         except TarError as error:
@@ -58,24 +62,26 @@ class Range(NamedTuple):
             )
         return found
 
-    def _members(self) -> Iterator[Entry | Skip]:
-        uri, _, etag = self.tar
-        with open_file(uri, self.options) as raw:
-            # Of a local file only the headers are read. A remote file is read completely, which is
-            # faster than a request for each header.
-            file = buffered(cast(io.RawIOBase, raw)) if scheme_of(uri) else raw
-            for name, offset, size in iter_members(file, self.start, self.end):
-                if not self.all_files and is_system_file(name):
-                    yield Skip(SYSTEM_FILE)
-                elif is_image(name):
-                    yield Entry(f"{uri}#{name}", size, etag, uri, offset)
-                else:
-                    yield Skip("other file type")
+    def _members(self) -> Iterator[Found]:
+        with open_headers(self.tar.uri, self.options) as file:
+            for member in iter_members(file, self.start, self.end):
+                yield member.offset, self._found(member)
 
-    def _fault(self, offset: int, status: str, reason: str) -> Entry:
+    def _found(self, member: Member) -> Entry | Skip:
+        if not self.all_files and is_system_file(member.name):
+            return Skip(SYSTEM_FILE)
+        if member.kind not in KINDS_WITH_CONTENT:
+            return Skip(member.kind)
+        if not is_image(member.name):
+            return Skip("other file type")
+        uri, _, etag = self.tar
+        offset, size, fault = self.contents.of(member)
+        return Entry(f"{uri}#{member.name}", size, etag, uri, offset, fault)
+
+    def _fault(self, offset: int, status: str, reason: str) -> Found:
         uri, _, etag = self.tar
         place = f"{uri}#[from byte {offset}]"
-        return Entry(place, None, etag, uri, offset, fault=f"{status}: {reason}")
+        return offset, Entry(place, None, etag, uri, offset, fault=f"{status}: {reason}")
 
 
 def ranges(tar: File, options: StorageOptions, all_files: bool) -> Iterator[Range]:
@@ -86,5 +92,6 @@ def ranges(tar: File, options: StorageOptions, all_files: bool) -> Iterator[Rang
         options: how files are reached.
         all_files: take system files, too.
     """
+    contents = TarContents(tar.uri, options)
     for start in range(0, max(1, tar.size), RANGE_BYTES):
-        yield Range(tar, start, start + RANGE_BYTES, options, all_files)
+        yield Range(tar, start, start + RANGE_BYTES, options, all_files, contents)

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from lib.archive.archive import Archive, Reading
 from lib.archive.entry import SUFFIXES, TAR, is_image, suffix_of
 from lib.archive.tar import Member, TarError, buffered, iter_members
+from lib.archive.tar_contents import KINDS_WITH_CONTENT, TarContents
 from lib.common.errors import UserError, reason_of
 from lib.datasets.path_index import PathIndex
 from lib.storage.errors import FetchError
@@ -153,9 +154,10 @@ class _TarRange:
     options: StorageOptions
 
     def __iter__(self) -> Iterator[SourceImage]:
+        contents = TarContents(self.source, self.options)
         with _open_tar(self.source, self.options) as file:
             for member in _images(file, self.start, self.end):
-                yield SourceImage(member.name, partial(_read_member, file, member))
+                yield SourceImage(member.name, partial(_read_member, file, contents, member))
 
     @property
     def digest(self) -> str:
@@ -220,11 +222,21 @@ def _images(file: io.BufferedReader, start: int = 0, end: int | None = None) -> 
     return (member for member in members if member.name.lower().endswith(SUFFIXES))
 
 
-def _read_member(file: io.BufferedReader, member: Member, max_bytes: int) -> bytes:
-    if member.size > max_bytes:
-        raise FetchError("too_large", f"{member.size} bytes; the limit is {max_bytes}")
-    file.seek(member.offset)
-    return file.read(member.size)
+def _read_member(
+    file: io.BufferedReader, contents: TarContents, member: Member, max_bytes: int
+) -> bytes:
+    if member.kind not in KINDS_WITH_CONTENT:
+        raise FetchError("not_found", f"a {member.kind} in the tar, which has no content")
+    try:
+        content = contents.of(member)
+    except OSError as error:
+        raise FetchError.of(error) from None
+    if content.size is None:
+        raise FetchError("not_found", str(content.fault).partition(": ")[2])
+    if content.size > max_bytes:
+        raise FetchError("too_large", f"{content.size} bytes; the limit is {max_bytes}")
+    file.seek(content.offset)
+    return file.read(content.size)
 
 
 def _read_file(uri: str, options: StorageOptions, max_bytes: int) -> bytes:

@@ -1,15 +1,17 @@
 """Manifest rows → encoded bytes."""
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from lib.archive.entry import PARQUET, suffix_of
-from lib.archive.tables import image_column
+from lib.archive.entry import TABLES_OF_IMAGES, suffix_of
+from lib.archive.image_column import image_column
+from lib.archive.row_groups import open_groups
+from lib.archive.tables import LIST_PLACES, is_damage
 from lib.common.errors import UserError, reason_of
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
@@ -130,7 +132,7 @@ class Fetch:
                 yield lambda place=place: [(place.row, self._image(place))]  # type: ignore[misc]
             else:
                 together.setdefault(place.container, []).append(place)
-        tables = {c: images for c, images in together.items() if suffix_of(c) == PARQUET}
+        tables = {c: images for c, images in together.items() if suffix_of(c) in TABLES_OF_IMAGES}
         if tables:  # one after the other: they share what is open
             yield lambda: [
                 row for c, images in tables.items() for row in self._table.read(c, images)
@@ -202,7 +204,7 @@ def _runs(images: list[Place]) -> Iterator[list[Place]]:
 
 
 class _OpenTable:
-    """The Parquet file that was read last, left where its next rows begin.
+    """The table that was read last, left where its next rows begin.
 
     Images arrive in the order of their rows, so that a file is opened once for a block of them, and each
     of its pages is read once, whatever the size of its row groups.
@@ -221,16 +223,33 @@ class _OpenTable:
         """Read the images of some rows of one file."""
         places = sorted(places, key=lambda place: place.offset)
         rows: list[tuple[int, Row]] = []
-        try:
-            self._open(uri)
-            if (etag := places[0].etag) and self._etag and etag != self._etag:
-                return [(p.row, _error("download_error", CONTAINER_CHANGED)) for p in places]
-            for place in places:
-                rows.append((place.row, self._row(place.offset)))
-        except (OSError, pa.ArrowException, UserError) as error:
-            self._uri = ""
-            rows += [(p.row, _why_unread(error)) for p in places[len(rows) :]]
+        while len(rows) < len(places):  # once more for the groups of rows behind a damaged one
+            rest = places[len(rows) :]
+            try:
+                self._open(uri)
+                if (etag := rest[0].etag) and self._etag and etag != self._etag:
+                    return [(p.row, _error("download_error", CONTAINER_CHANGED)) for p in places]
+                for place in rest:
+                    rows.append((place.row, self._row(place.offset)))
+            except (OSError, pa.ArrowException, UserError) as error:
+                failed = places[len(rows) :]
+                if self._uri and is_damage(error):
+                    failed = self._of_one_group(failed)
+                self._uri = ""
+                rows += [(p.row, _why_unread(error)) for p in failed]
         return rows
+
+    def _of_one_group(self, places: Sequence[Place]) -> list[Place]:
+        """The places of the group of rows that the first one is in."""
+        group = self._group_of(self._number(places[0].offset)[0])
+        return [p for p in places if self._group_of(self._number(p.offset)[0]) == group]
+
+    def _number(self, offset: int) -> tuple[int, int]:
+        """The number of the row, and of the image in it."""
+        return divmod(offset, LIST_PLACES) if self._kind.is_list else (offset, 0)
+
+    def _group_of(self, number: int) -> int:
+        return max(group for group, start in enumerate(self._starts) if start <= number)
 
     def _open(self, uri: str) -> None:
         if uri == self._uri:
@@ -238,35 +257,36 @@ class _OpenTable:
         self._uri, self._group = "", -1
         raw = open_file(uri, self._options, self._timeout)
         _, self._etag = file_version(raw)
-        self._file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
-        groups = range(self._file.num_row_groups)
-        counts = [self._file.metadata.row_group(group).num_rows for group in groups]
-        self._starts = [sum(counts[:group]) for group in groups]
-        self._kind = image_column(self._file.schema_arrow, self._column, uri)
+        self._groups = open_groups(raw, uri, read_bytes=1 << 20)
+        counts = self._groups.counts
+        self._starts = [sum(counts[:group]) for group in range(len(counts))]
+        self._kind = image_column(self._groups, self._column, uri)
         self._uri = uri
 
-    def _row(self, number: int) -> Row:
-        value = self._value(number)
+    def _row(self, offset: int) -> Row:
+        value = self._value(*self._number(offset))
         if value is None:
             return _error("not_found", "the row of the table holds no image")
         if len(value) > self._max_bytes:
             return _error("too_large", f"{len(value)} bytes; the limit is {self._max_bytes}")
         return {"data": value}
 
-    def _value(self, number: int) -> bytes | None:
-        group = max(g for g, start in enumerate(self._starts) if start <= number)
+    def _value(self, number: int, place: int) -> bytes | None:
+        """The bytes of an image of a row; `place` counts in its list."""
+        group = self._group_of(number)
         if group != self._group or number < self._batch_start:
             column = self._kind
-            name = f"{column.name}.bytes" if column.content == "struct" else column.name
-            self._batches = self._file.iter_batches(
-                READS_AT_A_TIME, row_groups=[group], columns=[name], use_threads=False
-            )
+            is_struct = column.content == "struct" and not column.is_list
+            name = f"{column.name}.bytes" if is_struct else column.name
+            self._batches = self._groups.batches(group, READS_AT_A_TIME, [name])
             self._group, self._batch_start = group, self._starts[group]
             self._batch = self._next_batch()
         while number >= self._batch_start + self._batch.num_rows:
             self._batch_start += self._batch.num_rows
             self._batch = self._next_batch()
         value = self._batch.column(0)[number - self._batch_start]
+        if self._kind.is_list:
+            value = value[place]
         if self._kind.content == "struct":
             value = value["bytes"]
         return value.as_py()
@@ -274,7 +294,7 @@ class _OpenTable:
     def _next_batch(self) -> pa.RecordBatch:
         for batch in self._batches:
             return batch
-        raise OSError("it has fewer rows than when it was listed")
+        raise OSError(errno.EIO, "it has fewer rows than when it was listed")
 
 
 def _check_first(rows: Sequence[Row]) -> None:
@@ -293,9 +313,9 @@ def _failed(error: FetchError) -> Row:
 
 def _why_unread(error: Exception) -> Row:
     """Status and error of the images of a table that cannot be read."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not is_damage(error):
         return _failed(FetchError.of(error))
-    status = "decode_error" if isinstance(error, pa.ArrowException) else "download_error"
+    status = "download_error" if isinstance(error, UserError) else "decode_error"
     return _error(status, f"the table cannot be read: {reason_of(error)}")
 
 

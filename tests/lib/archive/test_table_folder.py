@@ -106,7 +106,6 @@ def test_within_a_folder_it_is_no_source(make: Make) -> None:
         ({"a.parquet/_SUCCESS": b""}, "there is no Parquet file in"),
         ({"a.parquet/x.jpg": b""}, "there is no Parquet file in"),
         ({"a.parquet.old/0.parquet": parquet(path=["x"])}, "a.parquet'"),
-        ({"a.parquet/0.parquet": b"PAR1 no more"}, "0.parquet'"),
     ],
 )
 def test_a_folder_without_a_table_is_one_line(

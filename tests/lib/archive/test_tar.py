@@ -1,8 +1,11 @@
+import bz2
+import gzip
 import io
+import lzma
 import pickle
 import random
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,9 +58,19 @@ def mixed(layout: int, seed: int = 0) -> bytes:
     return file.getvalue()
 
 
+LINKS = {tarfile.LNKTYPE: "hard link", tarfile.SYMTYPE: "symbolic link"}
+
+
 def by_tarfile(data: bytes) -> list[Member]:
+    """Its regular files, and its links."""
+
+    def member(info: tarfile.TarInfo) -> Member:
+        kind = LINKS.get(info.type, "file")
+        target = info.linkname if info.islnk() else ""
+        return Member(info.name, info.offset_data, info.size, kind, target)
+
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        return [Member(m.name, m.offset_data, m.size) for m in archive if m.isreg()]
+        return [member(m) for m in archive if m.isreg() or m.type in LINKS]
 
 
 @pytest.fixture
@@ -181,6 +194,44 @@ def test_old_tars_sum_signed_bytes() -> None:
     assert [member.name for member in iter_members(io.BytesIO(data))] == ["é.jpg"]
 
 
+def as_v7(data: bytes) -> bytes:
+    """The same tar as programs before POSIX wrote it: nothing behind the name of the link."""
+    blocks = bytearray(data)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for info in archive:
+            header = blocks[info.offset : info.offset + 512]
+            header[257:512] = bytes(255)
+            if info.isreg():
+                header[156] = 0
+            header[148:156] = b" " * 8
+            header[148:156] = b"%6o\0 " % sum(header)
+            blocks[info.offset : info.offset + 512] = header
+    return bytes(blocks)
+
+
+@pytest.mark.usefixtures("near_sighted")
+@pytest.mark.parametrize("appended", [False, True], ids=["v7", "v7 behind ustar"])
+def test_v7_tars_have_no_magic(appended: bool) -> None:
+    modern = packed({f"{i}.png": bytes([i]) * 300 * i for i in range(9)}, tarfile.USTAR_FORMAT)
+    end = modern.index(b"8.png") + 512 + 2560
+    old = as_v7(packed({f"{i}.jpg": bytes([i]) * 300 * i for i in range(9)}, tarfile.GNU_FORMAT))
+    data = modern[:end] + old if appended else old
+    expected = by_tarfile(data)
+    assert len(expected) == (18 if appended else 9)
+    for split in range(0, len(data), 512):
+        file = io.BytesIO(data)
+        assert [*iter_members(file, 0, split), *iter_members(file, split)] == expected, split
+
+
+def test_a_v7_header_with_a_wrong_checksum_is_damage() -> None:
+    data = bytearray(as_v7(packed({"a.jpg": b"a", "b.jpg": b"b"}, tarfile.GNU_FORMAT)))
+    data[1024] ^= 1
+    names, error = drain(iter_members(io.BytesIO(bytes(data))))
+    assert names == ["a.jpg"]
+    assert error is not None
+    assert error.offset == 1024
+
+
 def test_names_are_valid_unicode() -> None:
     data = packed({"x.jpg": b""}, tarfile.GNU_FORMAT)
     data = resized(b"\xff.jpg" + data[5:], b"%011o\0" % 0)
@@ -253,20 +304,129 @@ def test_a_range_behind_which_the_archive_is_cut_off_is_whole() -> None:
     assert error is not None
 
 
-@pytest.mark.usefixtures("near_sighted")
-@pytest.mark.parametrize(
-    "fields",
-    [{"type": tarfile.GNUTYPE_SPARSE}, {"pax_headers": {"GNU.sparse.major": "1"}}],
-    ids=["gnu", "pax"],
-)
-def test_a_sparse_file_is_refused(fields: dict[str, object]) -> None:
+def sparse_map(runs: int) -> list[tuple[int, int]]:
+    """Places and sizes of the runs of data of a sparse file."""
+    return [(4096 * run, 512) for run in range(runs)]
+
+
+def gnu_sparse(runs: int) -> bytes:
+    """A sparse member as GNU tar writes it: four runs in the header, 21 in each block behind it."""
+    fields = [b"%011o\0%011o\0" % run for run in sparse_map(runs)]
+    info = tarfile.TarInfo("s.jpg")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 512 * runs
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:482] = b"".join(fields[:4]).ljust(96, b"\0")
+    header[482] = len(fields) > 4
+    header[483:495] = b"%011o\0" % (4096 * runs)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    blocks = [fields[place : place + 21] for place in range(4, len(fields), 21)]
+    more = [
+        b"".join(block).ljust(504, b"\0") + bytes([block is not blocks[-1]]) + bytes(7)
+        for block in blocks
+    ]
+    return bytes(header) + b"".join(more) + b"d" * info.size
+
+
+def pax_sparse(version: str, runs: int) -> bytes:
+    """A sparse member of PAX: the map in the extended header, or (1.0) before the data."""
+    numbers = [str(number) for run in sparse_map(runs) for number in run]
+    data = b"d" * 512 * runs
+    headers = {"GNU.sparse.name": "s.jpg", "GNU.sparse.realsize": str(4096 * runs)}
+    if version == "0.0":
+        headers = {"GNU.sparse.size": str(4096 * runs), "GNU.sparse.numblocks": str(runs)}
+    elif version == "0.1":
+        headers |= {"GNU.sparse.map": ",".join(numbers), "GNU.sparse.numblocks": str(runs)}
+    else:
+        headers |= {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        text = "".join(f"{number}\n" for number in (runs, *numbers)).encode()
+        data = text.ljust(-(-len(text) // 512) * 512, b"\0") + data
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        name = "s.jpg" if version == "0.0" else "GNUSparseFile.7/s.jpg"
+        add(archive, name, data, pax_headers=headers)
+        end = archive.offset
+    return file.getvalue()[:end]
+
+
+SPARSE = {
+    "gnu": gnu_sparse(3),
+    "gnu with one more block": gnu_sparse(5),
+    "gnu with three more blocks": gnu_sparse(60),
+    **{f"pax {version}": pax_sparse(version, 60) for version in ("0.0", "0.1", "1.0")},
+}
+
+
+@pytest.mark.usefixtures("near_sighted")
+@pytest.mark.parametrize("sparse", SPARSE.values(), ids=SPARSE)
+def test_a_sparse_file_hides_nothing_behind_it(sparse: bytes) -> None:
+    before, behind = (packed({name: b"x" * 700}, tarfile.GNU_FORMAT) for name in ("a.jpg", "b.jpg"))
+    data = before[:1536] + sparse + behind
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:  # the file is made as tarfile knows it
+        assert [(m.name, m.issparse()) for m in archive] == [
+            ("a.jpg", False), ("s.jpg", True), ("b.jpg", False)
+        ]  # fmt: skip
+    for split in range(0, len(data), 512):
+        file = io.BytesIO(data)
+        found = [*iter_members(file, 0, split), *iter_members(file, split)]
+        assert [(member.name, member.kind) for member in found] == [
+            ("a.jpg", "file"), ("s.jpg", "sparse file"), ("b.jpg", "file")
+        ], split  # fmt: skip
+    file.seek(found[2].offset)
+    assert file.read(found[2].size) == b"x" * 700
+
+
+@pytest.mark.parametrize("length", [520, 600, 1100])
+def test_a_map_of_a_sparse_file_that_is_cut_off_is_damage(length: int) -> None:
+    names, error = drain(iter_members(io.BytesIO(gnu_sparse(60)[:length])))
+    assert names == []
+    assert "cut off" in str(error)
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress,
+    "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", COMPRESSED)
+@pytest.mark.parametrize("content", [bytes(10), random.Random(0).randbytes(5000)])
+def test_a_compressed_tar_is_called_what_it_is(program: str, content: bytes) -> None:
+    data = COMPRESSED[program](packed({"a.jpg": content}))
+    names, error = drain(iter_members(io.BytesIO(data)))
+    assert names == []
+    assert str(error).endswith(f": it is compressed by {program}; decompress it")
+
+
+def test_a_member_with_the_name_of_a_magic_is_read() -> None:
+    assert [m.name for m in iter_members(io.BytesIO(packed({"BZh.jpg": b"a"})))] == ["BZh.jpg"]
+
+
+TYPES = {
+    tarfile.CHRTYPE: "device", tarfile.BLKTYPE: "device", tarfile.FIFOTYPE: "pipe",
+    tarfile.SYMTYPE: "symbolic link", tarfile.LNKTYPE: "hard link", tarfile.CONTTYPE: "file",
+    b"V": "label of a volume", b"M": "part of a file of another volume", b"Z": "tar member of type Z",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_member_of_every_type_is_found(type_: bytes) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        add(archive, "x.jpg", b"", type=type_)
         add(archive, "a.jpg", b"a")
-        add(archive, "b.jpg", b"", **fields)
-    names, error = drain(iter_members(io.BytesIO(file.getvalue())))
-    assert names == ["a.jpg"]
-    assert "sparse" in str(error)
+    kinds = [(m.name, m.kind) for m in iter_members(io.BytesIO(file.getvalue()))]
+    assert kinds == [("x.jpg", TYPES[type_]), ("a.jpg", "file")]
+
+
+def test_a_global_header_is_no_member() -> None:
+    file = io.BytesIO()
+    headers = {"comment": "x"}
+    with tarfile.open(
+        fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers
+    ) as archive:
+        add(archive, "a.jpg", b"a")
+    assert [m.name for m in iter_members(io.BytesIO(file.getvalue()))] == ["a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,33 @@ def test_of_a_damaged_tar_the_names_before_the_damage(folder: Path) -> None:
     assert 50 < len(list(cut.names())) < 250
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_every_type_of_member_is_read_or_says_why_not(folder: Path) -> None:
+    """Hard links have the content of members of earlier shards."""
+    with tarfile.open(folder / "images.tar", "a") as tar:
+        for name, type_, target in [
+            ("hard.jpg", tarfile.LNKTYPE, "images/01/50.jpg"),
+            ("hard-to-nothing.jpg", tarfile.LNKTYPE, "nothing"),
+            ("symbolic.jpg", tarfile.SYMTYPE, "images/01/50.jpg"),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = type_, target
+            tar.addfile(info)
+    (source,) = open_sources([str(folder / "images.tar")])
+    found = {}
+    for shard in source.shards():
+        for image in shard:
+            if "/" not in image.name:
+                try:
+                    found[image.name] = image.read(10_000)
+                except FetchError as error:
+                    found[image.name] = str(error).encode()
+    assert list(source.names())[-3:] == list(found)
+    assert found["hard.jpg"] == CONTENT["01/50.jpg"]
+    assert found["hard-to-nothing.jpg"].startswith(b"a hard link to 'nothing', which is not")
+    assert found["symbolic.jpg"] == b"a symbolic link in the tar, which has no content"
+
+
 def test_a_single_file_has_its_bare_name(folder: Path) -> None:
     (source,) = open_sources([str(folder / "images" / "00" / "7.jpg")])
     assert list(source.names()) == ["7.jpg"]
