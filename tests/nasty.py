@@ -117,10 +117,10 @@ def palette_with_alpha(pixels: NDArray[np.uint8]) -> bytes:
     return encoded(image, "PNG", transparency=bytes(0 if i == first else 255 for i in range(4)))
 
 
-def animated(pixels: NDArray[np.uint8], format_: str) -> bytes:
+def animated(pixels: NDArray[np.uint8], format_: str, **options: object) -> bytes:
     """An animation whose first frame is the picture and whose second is black."""
     black = Image.fromarray(np.zeros_like(pixels))
-    return encoded(pixels, format_, save_all=True, append_images=[black])
+    return encoded(pixels, format_, save_all=True, append_images=[black], **options)
 
 
 def _contents() -> dict[str, tuple[Callable[[], bytes], str]]:
@@ -147,7 +147,7 @@ def _contents() -> dict[str, tuple[Callable[[], bytes], str]]:
         "empty.jpg": (lambda: b"", "decode_error"),
         "truncated.jpg": (lambda: plain[: len(plain) * 2 // 3], "decode_error"),
         "text.jpg": (lambda: b"This is no picture.\n", "decode_error"),
-        "heic.jpg": (lambda: b"\0\0\0\x18ftypheic" + bytes(64), "unsupported"),
+        "raw.jpg": (lambda: b"\0\0\0\x18ftypcrx " + bytes(64), "unsupported"),
         "cmyk.jpg": (lambda: jpeg(Image.fromarray(picture).convert("CMYK")), "ok"),
         "grey16.png": (lambda: png_grey16(picture[:, :, 0]), "ok"),
         "rgb16.png": (lambda: png_rgb16(picture), "ok"),

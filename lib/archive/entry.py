@@ -2,7 +2,11 @@
 
 from typing import Any, NamedTuple
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".jpe", ".pjpeg"),
+    *(".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".heic", ".heif", ".jp2"),
+)
 TAR, PARQUET = ".tar", ".parquet"
 ARROW = ".arrow"
 TABLES = (PARQUET, ARROW, ".csv", ".jsonl", ".ndjson")

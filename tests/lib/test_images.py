@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from lib.images import ImageError, Limits, Picture, decode
 from tests import nasty
@@ -117,7 +118,7 @@ def test_every_kind_of_pixels(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_orientation_is_applied(orientation: int, format_: str) -> None:
     turned = nasty.jpeg_turned(PICTURE, orientation)
     if format_ == "JPEG":
@@ -129,7 +130,43 @@ def test_orientation_is_applied(orientation: int, format_: str) -> None:
     picture = decode(data, LIMITS)
 
     assert (picture.width, picture.height) == (64, 48)
-    assert worst(picture, PICTURE) <= 6
+    assert np.abs(picture.pixels.astype(int) - PICTURE).mean() < 6
+
+
+XMP = (
+    b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    b"</rdf:RDF></x:xmpmeta>"
+)
+
+
+def xmp_file(format_: str, exif: Image.Exif) -> bytes:
+    """A picture whose XMP says that it lies on its side."""
+    match format_:
+        case "PNG":
+            text = PngInfo()
+            text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+            return nasty.encoded(PICTURE, "PNG", pnginfo=text, exif=exif)
+        case "TIFF":
+            return tiff(PICTURE, tiffinfo={700: XMP}, compression="tiff_lzw")
+        case _:
+            return nasty.encoded(PICTURE, format_, xmp=XMP, exif=exif)
+
+
+@pytest.mark.parametrize("with_exif", [False, True])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_an_orientation_in_xmp_turns_nothing(format_: str, with_exif: bool) -> None:
+    """With an EXIF of a resolution and no orientation, Pillow asks the XMP while it opens a JPEG."""
+    exif = Image.Exif()
+    if with_exif:
+        exif[ExifTags.Base.XResolution] = 72.0
+    data = xmp_file(format_, exif)
+    assert b"tiff:Orientation" in data
+
+    picture = decode(data, LIMITS)
+
+    assert (picture.width, picture.height) == (64, 48)
+    assert np.abs(picture.pixels.astype(int) - PICTURE).mean() < 6
 
 
 @pytest.mark.parametrize("size", [(64, 48), (61, 43), (57, 50), (9, 63), (2, 40)])
@@ -191,8 +228,9 @@ def test_smallest_scale_that_leaves_enough(format_: str, at_least: int | None, s
         (b"This is no picture.\n" * 100, "decode_error", "not an image"),
         (b"\xff\xd8\xff\xe0", "decode_error", "JPEG"),
         (b"\x89PNG\r\n\x1a\n\0\0", "decode_error", "damaged"),
-        (b"\0\0\0\x18ftypheic" + bytes(64), "unsupported", "HEIC"),
-        (b"\0\0\0\x18ftypavif" + bytes(64), "unsupported", "AVIF"),
+        (b"\0\0\0\x18ftypheic" + bytes(64), "decode_error", "HEIF"),
+        (b"\0\0\0\x18ftypavif" + bytes(64), "decode_error", "AVIF"),
+        (b"\0\0\0\x18ftypcrx " + bytes(64), "unsupported", "Canon"),
         (b"8BPS\0\1" + bytes(64), "unsupported", "Photoshop"),
         (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported", "SVG"),
         (tiff(Image.new("F", (8, 8))), "unsupported", "F"),
