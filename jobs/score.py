@@ -56,7 +56,7 @@ class Options:
     Attributes:
         images: Folders or s3:// prefixes, searched recursively for images, tars and Parquet; or
             single images, tars (.tar) and tables (.parquet, also a folder; .csv, .jsonl). gs:// and az://
-            work, too.
+            work, too, and https:// for single images.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
         precision: What the networks compute in. bfloat16 and float16 are faster on GPUs, bfloat16 on the

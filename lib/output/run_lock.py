@@ -199,10 +199,9 @@ class _Lease:
         found = bucket.versioned(key)
         if found is None:
             return None
-        age = 0.0
-        if not _mine(found.data, self._token):
-            age = self._now() - found.modified
-        return _Found(_parse(found.data), found.version, age)
+        holder = _parse(found.data)
+        age = 0.0 if holder.get("token") == self._token else self._now() - found.modified
+        return _Found(holder, found.version, age)
 
     def _now(self) -> float:
         """The time by the clock of the storage: that of an object which is written for it."""
@@ -228,10 +227,6 @@ class _Lease:
         except FileNotFoundError:
             return None
         return _Found(_parse(data), None, time.time() - written)
-
-
-def _mine(data: bytes, token: str) -> bool:
-    return _parse(data).get("token") == token
 
 
 def _me(token: str) -> dict[str, Any]:

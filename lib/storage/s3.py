@@ -5,7 +5,7 @@ the requests, but for two kinds:
 
 - Listings. obstore ends a listing with an error where one key has an empty part, or a part `.` or `..`.
 - Reads of such keys, and of ranges where the server answers them with the status 200, as rclone does.
-  They cost ten times the CPU time.
+  They cost more CPU time.
 """
 
 from __future__ import annotations
