@@ -94,9 +94,9 @@ def blurred(crops: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
 
 def ages(bundle: Bundle, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Expected ages, (n,) in years."""
-    from lib.models.predictor import Predictor
+    from lib.models.tensorflow_predictor import TensorflowPredictor
 
-    return expected_age(Predictor(bundle, ("age",))(crops)["age"]).age
+    return expected_age(TensorflowPredictor(bundle, ("age",))(crops)["age"]).age
 
 
 if __name__ == "__main__":

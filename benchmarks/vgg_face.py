@@ -155,12 +155,12 @@ def compare(folder: Path, options: Options) -> tuple[Cost, ...]:
 
     runtime.configure(CORES)
     from lib.models.bundle import read_bundle
-    from lib.models.predictor import Predictor
+    from lib.models.tensorflow_predictor import TensorflowPredictor
 
     bundle, crops = read_bundle(folder), faces(options.faces)
-    both = Predictor(bundle, ("age", "gender"))
-    age, gender = Predictor(bundle, ("age",)), Predictor(bundle, ("gender",))
-    halves = Predictor(bundle, ("age", "gender"), "bfloat16")
+    both = TensorflowPredictor(bundle, ("age", "gender"))
+    age, gender = TensorflowPredictor(bundle, ("age",)), TensorflowPredictor(bundle, ("gender",))
+    halves = TensorflowPredictor(bundle, ("age", "gender"), "bfloat16")
     taken = in_turns(
         [lambda: both(crops), lambda: (age(crops), gender(crops)), lambda: halves(crops)],
         options.rounds,

@@ -22,7 +22,6 @@ from lib.evaluation.labelling import label_faces
 from lib.evaluation.truth import TruthColumns, read_truth
 from lib.faces.registry import (
     DETECTOR_HELP,
-    DETECTOR_WEIGHTS_HELP,
     NO_DETECTOR,
     DetectorName,
     DetectorSpec,
@@ -60,7 +59,6 @@ class Options:
     split: Split = "test"
     model: str | None = None
     detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = NO_DETECTOR
-    detector_weights: Annotated[str | None, tyro.conf.arg(help=DETECTOR_WEIGHTS_HELP)] = None
     labels: str | None = None
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
@@ -86,7 +84,7 @@ class Options:
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        return DetectorSpec.of(self.detector, self.detector_weights)
+        return DetectorSpec(self.detector)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,6 @@ from lib.common.progress import Progress
 from lib.faces.registry import (
     DEFAULT_DETECTOR,
     DETECTOR_HELP,
-    DETECTOR_WEIGHTS_HELP,
     DetectorName,
     DetectorSpec,
 )
@@ -85,7 +84,6 @@ class Options:
     output: str
     model: str = "models/default"
     detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = DEFAULT_DETECTOR
-    detector_weights: Annotated[str | None, tyro.conf.arg(help=DETECTOR_WEIGHTS_HELP)] = None
     precision: Precision = "float32"
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     limit: int | None = None
@@ -142,7 +140,7 @@ class Options:
     @property
     def detector_spec(self) -> DetectorSpec:
         """The detector that was chosen."""
-        return DetectorSpec.of(self.detector, self.detector_weights)
+        return DetectorSpec(self.detector)
 
     @property
     def retried(self) -> tuple[str, ...]:

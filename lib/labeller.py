@@ -136,7 +136,6 @@ class Labeller:
     Args:
         model: bundle folder of the model, or s3:// prefix of one.
         detector: finds the faces; "none": the images are face crops.
-        detector_weights: file of weights, for detectors that need one.
         precision: what the networks compute in.
         threads: for the computations; the CPUs of this process if not given.
         limits: what is not decoded.
@@ -150,14 +149,13 @@ class Labeller:
         self,
         model: str | Path = DEFAULT_MODEL,
         detector: DetectorName = DEFAULT_DETECTOR,
-        detector_weights: str | None = None,
         precision: Precision = "float32",
         threads: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         storage: StorageOptions = StorageOptions(),  # noqa: B008
     ) -> None:
         bundle = read_bundle(folder(str(model), storage))
-        spec = DetectorSpec.of(detector, detector_weights)
+        spec = DetectorSpec(detector)
         threads = threads or len(os.sched_getaffinity(0))
         self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [

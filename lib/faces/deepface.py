@@ -25,9 +25,8 @@ _PIXELS = 1 << 19  # that are averaged, or looked at by PNet, together: bounds t
 _MIN_FACE_SIZE = 20
 
 
-def load(threads: int, weights: str | None) -> "DeepfaceMtcnn":
+def load(threads: int) -> "DeepfaceMtcnn":
     """Load the detector, with `threads` for its computations; its weights come with its package."""
-    del weights
     configure(threads)
     return DeepfaceMtcnn()
 

@@ -43,9 +43,8 @@ STRIDE = 2  # pixels between the places that PNet looks at
 PYRAMID = 0.709  # side of a level relative to the one before: about half the area
 
 
-def load(threads: int, weights: str | None) -> "Mtcnn":
+def load(threads: int) -> "Mtcnn":
     """Load the detector, with `threads` for its computations; its weights come with its package."""
-    del weights
     configure(threads)
     return Mtcnn()
 

@@ -1,81 +1,116 @@
-"""YuNet: a fast detector of one network, run by OpenCV from a file of weights.
+"""YuNet: a fast detector of one network, computed by ONNX Runtime.
 
-Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector".
+Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector". The weights are those of the
+OpenCV model zoo, under the MIT licence; see `weights/`. They were trained with faces of 10 to 300
+pixels, so each image is looked at in two sizes: a large one, and a small one for faces that fill it.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.common.errors import UserError
+from lib.common.onnx import session
+from lib.faces.boxes import Floats, Image, inside, ratio, round_up, shrink_fast
 from lib.faces.detections import Detections
 
-_NMS = 0.3  # overlap of two boxes, intersection over union, above which the weaker one is dropped
-_MOST = 5000  # boxes that go into that comparison
+WEIGHTS = Path(__file__).parent / "weights" / "face_detection_yunet_2026may.onnx"
+STRIDES = (8, 16, 32)
+"""Pixels between the places that each of the network's three outputs looks at."""
+SMALLER = 4
+"""Times by which the small size is smaller."""
+NEAR = 0.3
+"""Share of an image's longer side from which a face of the small size counts: smaller ones are seen
+better in the large size, and what is only seen here are blurred faces of the background."""
+_OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped
+_MOST = 5000  # boxes that are compared with each other: bounds the time that noise takes
 
 
-def load(threads: int, weights: str | None) -> "Yunet":
-    """Load the detector from its file of weights, with `threads` for its computations."""
-    assert weights is not None
+class _Found(NamedTuple):
+    """What the network found, in pixels of the image.
+
+    Attributes:
+        boxes: float32 (n, 4): the upper left and the lower right corner, x, y, x, y.
+        scores: float32 (n,).
+        landmarks: float32 (n, 5, 2).
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+    def at_least(self, side: float) -> "_Found":
+        """Those whose longer side has as many pixels."""
+        some = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1, initial=0) >= side
+        return _Found(*(array[some] for array in self))
+
+
+def load(threads: int) -> "Yunet":
+    """Load the detector, with `threads` for its computations."""
     cv2.setNumThreads(threads)
-    return Yunet(weights)
+    return Yunet(threads)
 
 
 class Yunet:
     """Finds faces with YuNet. One instance serves one thread of one process.
 
-    How many threads the work takes is for the caller to set with `cv2.setNumThreads`.
-
     Args:
-        weights: the ONNX file, such as `face_detection_yunet_2026may.onnx` of the OpenCV model zoo.
-        canvas: longer side, in pixels, to which larger images are shrunk first.
+        threads: for the network.
+        canvas: longer side, in pixels, to which larger images are shrunk.
         threshold: the score, 0..1, that a face must reach.
-
-    Raises:
-        UserError: the file is missing, or OpenCV cannot read it.
     """
 
-    def __init__(self, weights: Path | str, canvas: int = 640, threshold: float = 0.6) -> None:
+    def __init__(self, threads: int = 1, canvas: int = 640, threshold: float = 0.6) -> None:
         self.canvas = canvas
         self.at_a_time = 1
-        if not Path(weights).is_file():
-            raise UserError(
-                f"no YuNet weights at {str(weights)!r}: give the path of its .onnx file"
-            )
-        try:
-            self._network = cv2.FaceDetectorYN.create(
-                str(weights), "", (canvas, canvas), threshold, _NMS, _MOST
-            )
-        except cv2.error:
-            raise UserError(
-                f"cannot read YuNet weights from {str(weights)!r}: fetch the .onnx file anew"
-            ) from None
+        self._threshold = threshold
+        self._network = session(WEIGHTS.read_bytes(), threads)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[Image]) -> list[Detections]:
         """Find the faces of a batch: see `lib.faces.detections.Detector.detect`."""
         return [self._detect(image) for image in images]
 
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
-        height, width = image.shape[:2]
-        scale = min(1, self.canvas / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        if scale < 1:
-            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-        self._network.setInputSize(size)
-        _, found = self._network.detect(bgr)
-        if found is None:
-            return Detections.none()
-        # Columns: x, y, width, height, x and y of five landmarks in our order, score.
-        found = np.asarray(found, np.float32)
-        found = found[np.argsort(-found[:, 14], kind="stable")]
-        ratio = np.divide((width, height), size).astype(np.float32)
-        upper = (found[:, 0:2] * ratio).clip(0, (width, height))
-        lower = ((found[:, 0:2] + found[:, 2:4]) * ratio).clip(0, (width, height))
-        some = (lower > upper).all(axis=1)
-        boxes = np.concatenate([upper, lower - upper], axis=1).astype(np.float32)
-        landmarks = found[:, 4:14].reshape(-1, 5, 2) * ratio
-        return Detections(boxes[some], found[some, 14].clip(0, 1), landmarks[some])
+    def _detect(self, image: Image) -> Detections:
+        large = shrink_fast(image, self.canvas)
+        small = shrink_fast(large, self.canvas // SMALLER)
+        found = [self._look(large, ratio(image, large)), self._look(small, ratio(image, small))]
+        found[1] = found[1].at_least(NEAR * max(image.shape))
+        boxes, scores, landmarks = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+        # Best first.
+        best = np.asarray(
+            cv2.dnn.NMSBoxes(
+                np.concatenate([corner, extent], axis=1).tolist(),
+                scores.tolist(), self._threshold, _OVERLAP, top_k=_MOST,
+            ), np.intp
+        ).reshape(-1)  # fmt: skip
+        return inside(image, boxes[best], scores[best], landmarks[best])
+
+    def _look(self, image: Image, scale: Floats) -> _Found:
+        """All that the network finds in an image, boxes that overlap included, times `scale`."""
+        height, width = (round_up(side, STRIDES[-1]) for side in image.shape[:2])
+        blob = np.zeros((1, 3, height, width), np.float32)
+        blob[:, :, : image.shape[0], : image.shape[1]] = cv2.dnn.blobFromImage(image, swapRB=True)
+        outputs = self._network.run(None, {"input": blob})
+        found = []
+        for level, stride in enumerate(STRIDES):
+            classes, objects, boxes, landmarks = (a[0] for a in outputs[level :: len(STRIDES)])
+            scores = np.sqrt(classes[:, 0].clip(0, 1) * objects[:, 0].clip(0, 1))
+            some = np.nonzero(scores >= self._threshold)[0]
+            places = np.stack([some % (width // stride), some // (width // stride)], axis=1)
+            centre = (places + boxes[some, :2]) * stride
+            half = np.exp(boxes[some, 2:]) * stride / 2
+            points = (places[:, np.newaxis] + landmarks[some].reshape(-1, 5, 2)) * stride
+            found.append(
+                _Found(
+                    np.concatenate([centre - half, centre + half], axis=1).astype(np.float32),
+                    scores[some],
+                    points.astype(np.float32),
+                )
+            )
+        boxes, scores, points = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        factor = scale.astype(np.float32)
+        return _Found(boxes * factor, scores, points * factor[:2])

@@ -45,6 +45,7 @@ class Bundle:
             a network of its own, from crops to probabilities.
         networks: file of the network for each task that the model knows, at least one: features or
             crops → probabilities.
+        inference: file of the graph that ONNX Runtime computes; None: there is none.
         card: all that is known of the model.
     """
 
@@ -53,6 +54,7 @@ class Bundle:
     digest: str
     backbone: Path | None
     networks: Mapping[str, Path]
+    inference: Path | None
     card: ModelCard
 
     @property
@@ -101,7 +103,7 @@ def write_bundle(folder: Path, networks: Mapping[str, Network], card: ModelCard)
     for network, model in networks.items():
         file = f"{network}.keras"
         model.save(folder / file)
-        files[network] = NetworkFile(file, _sha256(folder / file))
+        files[network] = NetworkFile(file, sha256_of(folder / file))
     return write_card(folder, replace(card, networks=files))
 
 
@@ -138,7 +140,11 @@ def read_bundle(where: str | Path | Folder, options: StorageOptions | None = Non
                 f"{path} has the format {values['format']}; this version reads {FORMAT}"
             )
         card = ModelCard.from_dict(values)
-        names = {network.file: network.sha256 for network in card.networks.values()}
+        graph = card.inference
+        names = {
+            file.file: file.sha256
+            for file in [*card.networks.values(), *([graph] if graph else [])]
+        }
         folder = Path(origin.uri) if origin.is_local else _copied(origin, text, names)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a model card: {type(error).__name__}: {error}") from None
@@ -155,6 +161,7 @@ def read_bundle(where: str | Path | Folder, options: StorageOptions | None = Non
         digest=hashlib.sha256(text).hexdigest(),
         backbone=files.get(BACKBONE),
         networks=networks,
+        inference=_checked(folder / graph.file, graph.sha256) if graph else None,
         card=card,
     )
 
@@ -170,7 +177,7 @@ def _copied(origin: Folder, card: bytes, names: Mapping[str, str]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             for name, sha256 in names.items():
-                if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+                if not (folder / name).is_file() or sha256_of(folder / name) != sha256:
                     folder.mkdir(exist_ok=True)
                     (folder / name).write_bytes(origin.read(name))
         except OSError as error:
@@ -182,11 +189,12 @@ def _checked(file: Path, sha256: str) -> Path:
     """A digest from the card proves that the file is whole; nothing else is read before it."""
     if not file.is_file():
         raise UserError(f"the model's file {str(file)!r} is missing; copy the bundle again")
-    if _sha256(file) != sha256 or not zipfile.is_zipfile(file):
+    if sha256_of(file) != sha256 or (file.suffix == ".keras" and not zipfile.is_zipfile(file)):
         raise UserError(f"the model's file {str(file)!r} is damaged or was changed; copy it again")
     return file
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """The digest of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

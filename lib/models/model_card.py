@@ -37,6 +37,25 @@ class NetworkFile:
 
 
 @dataclass(frozen=True)
+class InferenceGraph(NetworkFile):
+    """The file of all networks together, for ONNX Runtime.
+
+    Attributes:
+        opset: version of ONNX's operators.
+        answers: of the networks to `lib.models.check_crops.check_crops`, by task.
+    """
+
+    opset: int
+    answers: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InferenceGraph":
+        """Read plain values."""
+        answers = {task: tuple(map(float, given)) for task, given in values["answers"].items()}
+        return cls(**{**_known(cls, values), "answers": answers})
+
+
+@dataclass(frozen=True)
 class Training:
     """How a model was trained.
 
@@ -108,6 +127,7 @@ class ModelCard:
         crop: how faces are cut out.
         pixels: how crops become input.
         networks: file of each network: of the tasks and, where they share one, of `BACKBONE`.
+        inference: their graph for labelling on CPUs, where there is one.
         class_labels: what the outputs of a task's network mean, in order, where classes are names.
         calibration: factors by name (`Task.factor`), fitted on validation data.
         training: how it was trained, where that is known.
@@ -122,6 +142,7 @@ class ModelCard:
     crop: CropSpec
     pixels: Pixels
     networks: Mapping[str, NetworkFile] = field(default_factory=dict)
+    inference: InferenceGraph | None = None
     class_labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
     calibration: Mapping[str, float] = field(default_factory=lambda: NOT_CALIBRATED)
     training: Training | None = None
@@ -149,6 +170,8 @@ class ModelCard:
             facts["training"] = Training.from_dict(facts["training"])
         if "sources" in facts:
             facts["sources"] = _files(facts["sources"])
+        if "inference" in facts:
+            facts["inference"] = InferenceGraph.from_dict(facts["inference"])
         calibration = {name: float(values["calibration"].get(name, 1.0)) for name in NOT_CALIBRATED}
         return cls(
             name=values["name"],
@@ -161,7 +184,7 @@ class ModelCard:
         )
 
 
-_FACTS = ("training", "code", "validation", "metrics", "preprocessing", "sources")
+_FACTS = ("inference", "training", "code", "validation", "metrics", "preprocessing", "sources")
 
 
 def _files(values: Mapping[str, Any]) -> dict[str, NetworkFile]:

@@ -25,7 +25,6 @@ def label_dataset(
     image: str,
     model: str | Path = DEFAULT_MODEL,
     detector: DetectorName = DEFAULT_DETECTOR,
-    detector_weights: str | None = None,
     precision: Precision = "float32",
     age_distribution: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
@@ -42,7 +41,6 @@ def label_dataset(
             in RGB, or structs of `bytes` and `path`.
         model: bundle folder of the model, or s3:// prefix of one; every machine must see it.
         detector: finds the faces; "none": the images are face crops.
-        detector_weights: file of weights, for detectors that need one.
         precision: what the networks compute in.
         age_distribution: add the distribution of each age, too: 101 numbers.
         limits: what is not decoded.
@@ -63,7 +61,7 @@ def label_dataset(
         raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
     labelling = pipeline.Labelling(
         source=ReadImages(image, Reader(limits.max_bytes, storage)),
-        detector=DetectorSpec.of(detector, detector_weights),
+        detector=DetectorSpec(detector),
         limits=limits,
         bundle=read_bundle(folder(str(model), storage)),
         age_distribution=age_distribution,

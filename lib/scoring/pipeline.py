@@ -89,7 +89,8 @@ class Labelling:
             chain.append(source.for_one_of(pool.actors) if isinstance(source, Fetch) else source)
             chain.append(Detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
-            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision))
+            on_gpu = pool.gpus > 0
+            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, on_gpu))
         if last:
             chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
             chain.extend(self.finish)

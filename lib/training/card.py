@@ -12,6 +12,7 @@ from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.models.backbones.registry import BackboneName
 from lib.models.bundle import read_bundle, write_bundle, write_card
 from lib.models.card_text import as_markdown
+from lib.models.inference_graph import with_inference_graph
 from lib.models.model_card import ModelCard, Training
 from lib.network_input import CropSpec
 from lib.tasks import TASKS
@@ -58,9 +59,8 @@ def save(
         code=code,
         validation=position.history[-1],
     )
-    write_bundle(
-        folder, {name: _Compressed(model) for name, model in networks.models.items()}, card
-    )
+    files = {name: _Compressed(model) for name, model in networks.models.items()}
+    with_inference_graph(write_bundle(folder, files, card))
 
 
 class _Compressed:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from lib.models.bundle import Bundle, Precision
-from lib.models.predictor import Predictor
+from lib.models.tensorflow_predictor import TensorflowPredictor
 from lib.tasks import TASKS
 from lib.training.augment import resized
 
@@ -30,10 +30,12 @@ class Teachers:
             precision: what they compute in.
 
         Raises:
-            UserError: as `lib.models.predictor.Predictor`.
+            UserError: as `lib.models.tensorflow_predictor.TensorflowPredictor`.
         """
         self._tasks = tasks
-        self._predictors = [(bundle, Predictor(bundle, tasks, precision)) for bundle in bundles]
+        self._predictors = [
+            (bundle, TensorflowPredictor(bundle, tasks, precision)) for bundle in bundles
+        ]
         self.size = max(bundle.crop.size for bundle in bundles)
         """Side in pixels of the largest crops that one of them takes."""
 
@@ -43,7 +45,9 @@ class Teachers:
         return {task: tf.add_n([a[task] for a in answers]) / len(answers) for task in self._tasks}
 
     @staticmethod
-    def _answer(bundle: Bundle, network: Predictor, crops: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _answer(
+        bundle: Bundle, network: TensorflowPredictor, crops: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """The probabilities of one model, in the order of the tasks' own classes."""
         answers = network.probabilities(resized(crops, bundle.crop.size) * 255.0)
         for task, labels in bundle.card.class_labels.items():

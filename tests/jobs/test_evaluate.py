@@ -290,7 +290,6 @@ MODEL_AND_DATA = ("--model", "{model}", "--data", "{data}")
         (("--model", "{model}", "--data", "/nowhere"), "no Parquet files in '/nowhere/split=test'"),
         ((*MODEL_AND_DATA, "--split", "val"), "it should be the split val"),
         ((*MODEL_AND_DATA, "--split", "train"), "the split train of .* holds no faces"),
-        ((*MODEL_AND_DATA, "--detector", "yunet"), "needs --detector-weights"),
         (("--model", "{model}", "--data", "{other}"), "has no column image"),
         (("--labels", "/nowhere", *LABELS_AND_TRUTH[2:]), "no Parquet files in '/nowhere'"),
         (("--labels", "{damaged}", *LABELS_AND_TRUTH[2:]), "cannot read"),

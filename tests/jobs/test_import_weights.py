@@ -18,7 +18,7 @@ from lib.common.errors import UserError
 from lib.models.backbones.vgg_face import vgg_face
 from lib.models.bundle import read_bundle
 from lib.models.network_file import load_network
-from lib.models.predictor import Predictor
+from lib.models.tensorflow_predictor import TensorflowPredictor
 from lib.tasks.expectation import expected_age
 from lib.training.networks import build_networks
 from tests.bundles import make_bundle
@@ -150,17 +150,17 @@ def test_the_same_numbers_come_out_in_little_memory(
 def test_two_pools_say_the_same_as_one(imported: tuple[Path, Run]) -> None:
     """As the layouts separate and fused do it: a backbone for each model, or one for both."""
     bundle, crops = read_bundle(imported[0]), faces()[:9]
-    together = Predictor(bundle, ("age", "gender"))(crops)
-    ages = Predictor(bundle, ("age",))(crops)["age"]
-    genders = Predictor(bundle, ("gender",))(crops)["gender"]
+    together = TensorflowPredictor(bundle, ("age", "gender"))(crops)
+    ages = TensorflowPredictor(bundle, ("age",))(crops)["age"]
+    genders = TensorflowPredictor(bundle, ("gender",))(crops)["gender"]
     np.testing.assert_allclose(expected_age(ages).age, expected_age(together["age"]).age, atol=1e-3)
     np.testing.assert_allclose(genders, together["gender"], atol=1e-5)
 
 
 def test_bfloat16_says_nearly_the_same(imported: tuple[Path, Run]) -> None:
     bundle, crops = read_bundle(imported[0]), faces()[:5]
-    exact = Predictor(bundle, ("age", "gender"))(crops)
-    found = Predictor(bundle, ("age", "gender"), "bfloat16")(crops)
+    exact = TensorflowPredictor(bundle, ("age", "gender"))(crops)
+    found = TensorflowPredictor(bundle, ("age", "gender"), "bfloat16")(crops)
     ages, expected = expected_age(found["age"]).age, expected_age(exact["age"]).age
     np.testing.assert_allclose(ages, expected, atol=2)
     assert (ages != expected).all()
@@ -189,7 +189,7 @@ def test_convolutions_that_differ_make_two_networks(folder: Path) -> None:
     assert bundle.card.preprocessing == "training"
     assert (bundle.crop.margin, bundle.pixels.channels) == (0.4, "rgb")
     assert load_network(bundle.networks["age"]).count_params() == 134_674_341
-    probabilities = Predictor(bundle, ("age",))(faces()[:1])["age"]
+    probabilities = TensorflowPredictor(bundle, ("age",))(faces()[:1])["age"]
     np.testing.assert_allclose(probabilities[0], np.exp(last) / np.exp(last).sum(), rtol=1e-4)
 
 

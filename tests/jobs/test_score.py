@@ -321,8 +321,6 @@ def test_submitted_job(head: RayHead, model: Path, portraits: Path, tmp_path: Pa
         (["--limit", "many"], "--limit"),
         (["--max-error-rate", "2"], "--max-error-rate must be in 0..1, not 2.0"),
         (["--detector", "magic"], "--detector cannot be 'magic'"),
-        (["--detector", "yunet"], "--detector-weights"),
-        (["--detector", "yunet", "--detector-weights", "/no/such.onnx"], "/no/such.onnx"),
         (["--faces.actors", "0"], "--faces.actors must be at least 1, not 0"),
         (["--speed", "high"], "unknown option --speed high"),
         (["--images", "/no/such/folder"], "/no/such/folder"),

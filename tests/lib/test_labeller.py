@@ -144,8 +144,6 @@ def test_bad_options_are_refused_at_once() -> None:
         Labeller(detector="haar")
     with pytest.raises(UserError, match=r"no model at '/nowhere'"):
         Labeller("/nowhere")
-    with pytest.raises(UserError, match="--detector-weights"):
-        Labeller(detector="yunet")
 
 
 def test_no_ray_and_no_words_on_the_terminal(demo: Path) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from lib.models.bundle import Bundle, Precision
+from lib.models.predictor import Predictor, load_predictor
 from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
 from lib.scoring.stages.stage import Stopwatch
 
@@ -25,12 +26,14 @@ class Predict:
         tasks: of the bundle. Those in one stage share the backbone where the bundle has one.
         threads: for the networks' computations; the CPUs of the worker.
         precision: what the networks compute in.
+        on_gpu: whether the worker has a GPU.
     """
 
     bundle: Bundle
     tasks: tuple[str, ...]
     threads: int
     precision: Precision = "float32"
+    on_gpu: bool = False
 
     needs: ClassVar = ("crops",)
     drops: ClassVar = ()
@@ -42,12 +45,10 @@ class Predict:
 
     def setup(self, watch: Stopwatch) -> None:
         """Load the networks."""
-        from lib.common.tensorflow_settings import configure
-        from lib.models.predictor import Predictor
-
         self._watch = watch
-        configure(self.threads)
-        self._predictor: Predictor = Predictor(self.bundle.here(), self.tasks, self.precision)
+        self._predictor: Predictor = load_predictor(
+            self.bundle.here(), self.tasks, self.threads, self.precision, self.on_gpu
+        )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict all faces of all images of the batch at once."""

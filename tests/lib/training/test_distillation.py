@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from lib.models.predictor import Predictor
+from lib.models.tensorflow_predictor import TensorflowPredictor
 from lib.training.augment import resized
 from lib.training.distillation import Teachers
 from tests.bundles import make_bundle
@@ -23,8 +23,8 @@ def test_they_answer_together_each_at_its_size(tmp_path: Path) -> None:
     assert teachers.size == 40
     crops = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)
     shrunk = resized(tf.cast(crops, tf.float32), 32)
-    one = Predictor(large, TASKS)(crops)
-    other = Predictor(small, TASKS).probabilities(shrunk)
+    one = TensorflowPredictor(large, TASKS)(crops)
+    other = TensorflowPredictor(small, TASKS).probabilities(shrunk)
     answers = teachers(tf.constant(crops, tf.float32) / 255.0)
     np.testing.assert_allclose(answers["age"], (one["age"] + other["age"]) / 2, atol=1e-5)
     expected = (one["gender"] + other["gender"].numpy()[:, ::-1]) / 2
