@@ -35,6 +35,7 @@ from lib.scoring import engine, pipeline
 # isort: split
 from lib.models.bundle import read_bundle
 from lib.scoring.placement import AHEAD, FACES, MODELS, Pool
+from lib.scoring.row_writer import RowWriter
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.face_arrays import face_column
 from lib.scoring.stages.stage import Stage, Stopwatch
@@ -165,11 +166,11 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         with cluster(gpus, output), engine.cluster():
             seconds = engine.WorkSeconds("simulated")
             started = time.time()
-            rows = pipeline.Rows(
-                [str(manifest)], None, images, ["id", "uri"], folder_of(output) / "checkpoint"
-            ).read()
-            rows = pipeline.label(rows, sleeping, pools, seconds)  # type: ignore[arg-type]
-            pipeline.write_rows(rows, folder_of(output) / "labels", gpus)
+            rows = pipeline.Rows([str(manifest)], None, images, ["id", "uri"]).read()
+            writer = RowWriter(folder_of(output) / "labels", "simulated")
+            rows = pipeline.label(rows, sleeping, pools, seconds, writer)  # type: ignore[arg-type]
+            for _ in rows.iter_batches(batch_size=None):
+                pass
             busy = seconds.total()[MODELS]
         parts = sorted(
             (file.stat().st_mtime, pq.read_metadata(file).num_rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from lib.scoring.pipeline import LARGEST_BLOCK
+from lib.scoring.labelling import LARGEST_BLOCK
 from lib.scoring.placement import AHEAD
 
 LISTED = 1000

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -37,7 +38,8 @@ from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.commits import committed, recover, write_remaining
 from lib.output.counts import LabelCounts, rows_missing_and_repeated
-from lib.scoring.pipeline import BATCH_BYTES
+from lib.scoring.labelling import BATCH_BYTES, Worker
+from lib.scoring.row_writer import RowWriter
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
@@ -219,21 +221,25 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
     done = committed(output / "labels", manifest.next_id)
     remaining = output / "remaining"
     left = sum(write_remaining(manifest, output / "manifest", done, remaining))
-    with engine.cluster() as resources:
+    writer = RowWriter(output / "labels", uuid.uuid4().hex)
+    with engine.cluster():
         files = [f"{remaining.path}/{name}" for name in remaining.files()]
         dataset = (
-            pipeline.Rows(files, None, left, checkpoint=output / "checkpoint")
+            pipeline.Rows(files, None, left)
             .read()
             .map_batches(
-                pipeline.Worker,
-                fn_constructor_args=([Fetch(10**7, storage=options), Hash()], lambda seconds: None),
+                Worker,
+                fn_constructor_args=(
+                    [Fetch(10**7, storage=options), Hash()], lambda seconds: None, writer
+                ),
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=engine.pool(2, 2),
                 num_cpus=0.8,
             )
-        )
-        pipeline.write_rows(dataset, output / "labels", resources["CPU"])
+        )  # fmt: skip
+        for _ in dataset.iter_batches(batch_size=None):
+            pass
     recover(output)
 
 

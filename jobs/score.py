@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -30,7 +31,10 @@ from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeate
 from lib.output.run_lock import RunLock
 from lib.output.run_record import RunRecord, claim, run_id
 from lib.output.summary import Summary, first_rows
+from lib.scoring import in_process
+from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Growth, Layout, Placement, Size
+from lib.scoring.row_writer import RowWriter
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
@@ -291,10 +295,7 @@ def run_pipeline(
     run: str,
 ) -> dict[str, float]:
     """Manifest → fetch → faces → models → label rows, streaming; gives the seconds of work."""
-    # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring import pipeline
-
-    labelling = pipeline.Labelling(
+    labelling = Labelling(
         source=Fetch(
             options.max_image_bytes, reading.column, reading.storage, options.fetch_timeout
         ),
@@ -305,11 +306,16 @@ def run_pipeline(
         carry=options.carry,
         precision=options.precision,
     )
+    writer = RowWriter(output / "labels", start=uuid.uuid4().hex)
+    if in_process.suits(count, options.placement):
+        images = (remaining.read_table(name) for name in remaining.files())
+        return in_process.label_here(images, labelling, writer)
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from lib.scoring import pipeline
+
     files = [f"{remaining.path}/{name}" for name in remaining.files()]
-    images = pipeline.Rows(files, remaining.filesystem, count, checkpoint=output / "checkpoint")
-    with pipeline.labelled(images, labelling, options.placement, HOW_TO_GO_ON, run) as labels:
-        pipeline.write_rows(labels.rows, output / "labels", labels.cpus)
-        return labels.work_seconds()
+    rows = pipeline.Rows(files, remaining.filesystem, count)
+    return pipeline.write(rows, labelling, options.placement, HOW_TO_GO_ON, run, writer)
 
 
 def check_result(options: Options, summary: Summary, manifest: Manifest, output: Folder) -> int:

@@ -62,7 +62,8 @@ def _labels(
 ) -> pa.Table:
     """The label rows of all faces, in any order."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring.pipeline import Labelling, Rows, labelled
+    from lib.scoring.labelling import Labelling
+    from lib.scoring.pipeline import Rows, labelled
 
     rows = Rows(list(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
     labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)

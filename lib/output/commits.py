@@ -1,10 +1,7 @@
 """Commits of label rows that survive a kill at any moment.
 
-An image is done when a file of `labels/` has its row. Two writers need care.
-
-Ray Data writes every file of rows in two phases: first `checkpoint/NAME.pending.parquet` with the ids,
-then the rows into `labels/NAME-….parquet`, and last it renames the first to `checkpoint/NAME.parquet`.
-After a kill in between, the pending file names the rows that do not count.
+An image is done when a file of `labels/` has its row. Workers write each file in one step; compaction
+needs care.
 
 Compaction merges small files into one of `compaction/`, and then writes its name and sources into
 `compaction/plan.json`, which commits the merged file: the sources are deleted and it is moved to
@@ -24,9 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.archive.manifest import Manifest
+from lib.common.errors import UserError
 from lib.storage.folder import Folder
 
-PENDING = ".pending.parquet"
 COMPACT_BYTES = 128 << 20
 """Size of merged files; files of at least half of it are not merged."""
 READS_AT_A_TIME = 8
@@ -37,24 +34,29 @@ log = logging.getLogger("score")
 
 
 def recover(output: Folder) -> None:
-    """Undo or finish the writes of a killed run: afterwards every file of `labels/` counts."""
-    roll_back(output / "labels", output / "checkpoint")
-    _finish_compaction(output)
-    (output / "checkpoint").delete_all()
+    """Undo or finish the compaction of a killed run: afterwards every file of `labels/` counts.
 
-
-def roll_back(labels: Folder, checkpoint: Folder) -> None:
-    """Delete the label files that a killed run did not commit."""
-    pending = checkpoint.files(PENDING)
-    if not pending:
-        return
-    parts = labels.files()
-    for name in pending:
-        begin = name.removesuffix(PENDING)
-        for part in parts:
-            if part.startswith(begin):
-                labels.delete(part)
-        checkpoint.delete(name)
+    Raises:
+        UserError: an earlier version was killed while it wrote; only that one knows which files count.
+    """
+    if (output / "checkpoint").files(".pending.parquet"):
+        raise UserError(
+            f"{str(output)!r} was left unfinished by an earlier version; finish it with that version, "
+            "or give another --output"
+        )
+    folder = output / "compaction"
+    try:
+        plan = json.loads(folder.read(_PLAN))
+    except FileNotFoundError:
+        plan = None
+    if plan:
+        labels = output / "labels"
+        if folder.holds(plan["merged"]):
+            for name in plan["sources"]:
+                labels.delete(name)
+            folder.move(plan["merged"], labels)
+        folder.delete(_PLAN)
+    folder.delete_all()
 
 
 def committed(labels: Folder, next_id: int) -> NDArray[np.bool_]:
@@ -123,7 +125,7 @@ def compact(output: Folder) -> int:
             _merge(labels, names, file)
         plan = {"merged": merged, "sources": names}
         (output / "compaction").write(_PLAN, json.dumps(plan).encode())
-        _finish_compaction(output)
+        recover(output)
     return len(labels.files())
 
 
@@ -155,23 +157,6 @@ def _merge(labels: Folder, names: list[str], file: pa.NativeFile) -> None:
             waiting = []
     if writer is not None:
         writer.close()
-
-
-def _finish_compaction(output: Folder) -> None:
-    """Carry out the plan, if there is one, and clean up."""
-    folder = output / "compaction"
-    try:
-        plan = json.loads(folder.read(_PLAN))
-    except FileNotFoundError:
-        plan = None
-    if plan:
-        labels = output / "labels"
-        if folder.holds(plan["merged"]):
-            for name in plan["sources"]:
-                labels.delete(name)
-            folder.move(plan["merged"], labels)
-        folder.delete(_PLAN)
-    folder.delete_all()
 
 
 def _tables(

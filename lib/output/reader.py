@@ -16,7 +16,6 @@ from lib.archive.manifest import Manifest, read_manifest
 from lib.common.errors import UserError, reason_of
 from lib.images import Limits
 from lib.output import run_record
-from lib.output.commits import PENDING
 from lib.output.summary import Summary
 from lib.storage.folder import Folder
 from lib.storage.folder import folder as as_folder
@@ -128,18 +127,11 @@ class Output:
         return Summary.read(self._folder)
 
     def label_files(self) -> list[LabelFile]:
-        """The committed files of rows, by name."""
-        # Labels first: the pending file of each listed label file then is in the second listing.
-        labels = _list(self._folder / "labels")
-        pending = tuple(
-            info.base_name.removesuffix(PENDING)
-            for info in _list(self._folder / "checkpoint")
-            if info.base_name.endswith(PENDING)
-        )
+        """The files of rows, by name."""
         return [
             LabelFile(info.path, (info.mtime_ns or 0) / 1e9)
-            for info in sorted(labels, key=lambda info: info.base_name)
-            if info.base_name.endswith(".parquet") and not info.base_name.startswith(pending)
+            for info in sorted(_list(self._folder / "labels"), key=lambda info: info.base_name)
+            if info.base_name.endswith(".parquet")
         ]
 
     def open(self, file: LabelFile) -> pq.ParquetFile:

@@ -10,6 +10,7 @@ from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import DEFAULT_MODEL, Precision, read_bundle
 from lib.scoring import pipeline
+from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Cluster, Placement
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.read_images import Reader, ReadImages, UnpackRow
@@ -59,7 +60,7 @@ def label_dataset(
     labels = label_schema(age_distribution, keys=False).names
     if taken := sorted(set(columns) & set(labels)):
         raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
-    labelling = pipeline.Labelling(
+    labelling = Labelling(
         source=ReadImages(image, Reader(limits.max_bytes, storage)),
         detector=DetectorSpec(detector),
         limits=limits,

@@ -18,14 +18,11 @@ os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 import ray
 import ray.data
 import ray.util.metrics
-from ray.data.checkpoint import CheckpointConfig
-from ray.data.checkpoint.checkpoint_filter import CheckpointManager
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lib.common.errors import UserError
 from lib.common.native_output import native_errors_hidden
 from lib.scoring.telemetry import STAGE_SECONDS
-from lib.storage.folder import Folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,32 +68,6 @@ def cluster() -> Iterator[dict[str, float]]:
 def machines() -> list[dict[str, float]]:
     """The resources of each machine that is there now, by name."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def commit_rows_in(checkpoint: Folder) -> None:
-    """Let Ray Data commit the rows that it writes, in two phases (see `lib.output.commits`).
-
-    Args:
-        checkpoint: folder for the ids that have been written; outside of what is written.
-    """
-    ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
-        "id",
-        checkpoint.path,
-        delete_checkpoint_on_success=False,
-        override_filesystem=checkpoint.filesystem,
-        checkpoint_manager_cls=_NothingToDrop,
-    )
-
-
-class _NothingToDrop(CheckpointManager):
-    """Lets Ray Data read all rows, because the jobs give it only those that are left.
-
-    Its own filter runs in actors of a whole CPU and a GiB each, for which a small machine has no room
-    beside the pools: with it, a resumed run went at ten rows a second.
-    """
-
-    def load_checkpoint(self, *_: Any) -> tuple[None, int]:
-        return None, 0
 
 
 def tasks(work: Callable[[Item], Result], items: Sequence[Item], problem: str) -> Iterator[Result]:

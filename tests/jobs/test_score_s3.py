@@ -246,7 +246,7 @@ def test_killed_wherever_it_hurts(
     head: RayHead, proxy: Proxy, s3: S3Server, archive: Path, model: Path,
     undisturbed: pd.DataFrame, tmp_path: Path,
 ) -> None:  # fmt: skip
-    """SIGKILL while it lists, fetches, writes labels, commits them, compacts; each start goes on."""
+    """SIGKILL while it lists, fetches, writes labels, compacts; each start goes on."""
     output, log = out(s3, tmp_path), tmp_path / "log"
     command = options(proxy, "s3://objects", output, model)
     place = output.path
@@ -278,9 +278,6 @@ def test_killed_wherever_it_hurts(
     killed_at("PUT", f"{place}/manifest/_listing.json")
     killed_at("GET", "objects/1/", 20)
     killed_at("PUT", f"{place}/labels/", 2)
-    killed_at(
-        "DELETE", f"{place}/checkpoint/", 1
-    )  # the end of a commit: renamed, the old name there
     killed_at("PUT", f"{place}/compaction/plan.json")
     assert labels(output)["id"].tolist() == list(range(IMAGES))
     killed_at("DELETE", f"{place}/labels/", 3)

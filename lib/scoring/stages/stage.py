@@ -103,7 +103,7 @@ class Chain:
         Args:
             stages: in order.
             report: called now and then with the seconds that each kind of work took since the last
-                call; what is not reported at the end are less than `REPORT_EVERY_SECONDS`.
+                call; the last ones only by `report`.
         """
         self._stages = stages
         self._checked = False
@@ -130,7 +130,8 @@ class Chain:
         """
         self._check(block)
         first = self._stages[0]
-        with ThreadPoolExecutor(1, "ahead") as thread:
+        thread = ThreadPoolExecutor(1, "ahead")
+        try:
             waiting = None
             for batch in _batches(block, rows, size):
                 begun = thread.submit(first, batch)
@@ -139,6 +140,8 @@ class Chain:
                 waiting = begun
             if waiting is not None:
                 yield self._finish(waiting.result())
+        finally:
+            thread.shutdown(wait=False)  # who stops a run does not wait for the network
 
     def _check(self, batch: pa.Table) -> None:
         """Check the columns, once: the first batch tells what there is."""
@@ -150,9 +153,13 @@ class Chain:
         for stage in self._stages[1:]:
             batch = stage(batch)
         if time.monotonic() - self._reported >= REPORT_EVERY_SECONDS:
-            self._reported = time.monotonic()
-            self._report(self._watch.take())
+            self.report()
         return batch
+
+    def report(self) -> None:
+        """Report what has not been reported."""
+        self._reported = time.monotonic()
+        self._report(self._watch.take())
 
 
 def _batches(block: pa.Table, rows: int, size: int) -> Iterator[pa.Table]:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lib.archive.manifest import Manifest
+from lib.common.errors import UserError
 from lib.output import commits
 from lib.output.commits import committed, compact, forget, ids_with_status, recover, write_remaining
 from lib.storage.folder import Folder, folder
@@ -31,16 +32,10 @@ def test_what_was_not_committed_is_done_again(output: Folder) -> None:
     write(output, "manifest/part-0.parquet", [0, 1, 2, 3])
     write(output, "manifest/part-1.parquet", [4, 5])
     write(output, "manifest/part-2.parquet", [6])
-    write(output, "checkpoint/a_1.parquet", [4, 0])
-    write(output, "labels/a_1-0.parquet", [4, 0])
-    write(output, "labels/a_4-0.parquet", [6])
-    write(output, "checkpoint/a_2.pending.parquet", [1])  # killed before the commit
-    write(output, "labels/a_2-0.parquet", [1])
-    write(output, "checkpoint/a_3.pending.parquet", [2])  # killed before the rows
+    write(output, "labels/a-0.parquet", [4, 0])
+    write(output, "labels/a-6.parquet", [6])
     recover(output)
     labels = output / "labels"
-    assert labels.files() == ["a_1-0.parquet", "a_4-0.parquet"]
-    assert not output.holds("checkpoint")
     done = committed(labels, 7)
     assert done.tolist() == [True, False, False, False, True, False, True]
     manifest = Manifest(7, 0, {}, "", tuple(f"part-{n}.parquet" for n in range(3)), 7)
@@ -50,6 +45,12 @@ def test_what_was_not_committed_is_done_again(output: Folder) -> None:
         [1, 2, 3],
         [5],
     ]
+
+
+def test_what_an_earlier_version_left_unfinished_is_refused(output: Folder) -> None:
+    write(output, "checkpoint/a_2.pending.parquet", [1])
+    with pytest.raises(UserError, match="left unfinished by an earlier version"):
+        recover(output)
 
 
 def test_a_first_start_has_nothing_done(output: Folder) -> None:

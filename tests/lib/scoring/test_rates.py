@@ -17,15 +17,15 @@ MEASURE = """
 import json, sys
 import pyarrow as pa
 from lib.scoring import engine
-from lib.scoring import pipeline
 from lib.scoring import rates
+from lib.scoring.labelling import Labelling
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.scoring.placement import FACES, MODELS, Pool
 from lib.scoring.stages.fetch import Fetch
 model, *images = sys.argv[1:]
-labelling = pipeline.Labelling(
+labelling = Labelling(
     Fetch(10**7), DetectorSpec("none"), Limits(), read_bundle(model), age_distribution=False
 )
 pools = [Pool(FACES, (FACES,), 2, 0.5), Pool(MODELS, ("age", "gender"), 2, 0.5)]
