@@ -26,11 +26,11 @@ def job() -> int:
 
 
 def on_a_cluster(how: str) -> int:
-    from lib.scoring import engine
-
     import ray
     import ray.data
     from ray.util.placement_group import placement_group
+
+    from lib.scoring import engine
 
     class Same:
         def __call__(self, batch: Any) -> Any:

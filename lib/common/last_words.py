@@ -5,7 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.common import native_output
@@ -77,5 +77,6 @@ def logs_are_in(folder: str) -> None:
 def _tell(line: str) -> None:
     assert _watcher is not None
     assert _watcher.stdin is not None
-    _watcher.stdin.write(f"{line}\n")
-    _watcher.stdin.flush()
+    with suppress(BrokenPipeError):  # something has ended the watcher
+        _watcher.stdin.write(f"{line}\n")
+        _watcher.stdin.flush()
