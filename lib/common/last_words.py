@@ -10,18 +10,18 @@ from pathlib import Path
 
 from lib.common import native_output
 
-OVER = "over"
-"""What the job writes to its watcher before it ends by itself; every other line names its logs."""
+OVER, BEGUN, LOGS = "over", "begun", "logs"
+"""What the job writes to its watcher: no line is due any more, or again; the folder of its logs."""
 
 # A shell, because it needs a millisecond and a megabyte. Its input ends when the job's process does.
 WATCHER = r"""
 trap '' HUP INT TERM
+over= logs=
 short_of_memory=$(grep oom_kill /proc/vmstat 2> /dev/null)
-logs=
-while read -r line; do
-  [ "$line" = over ] && exit
-  logs=", $line"
+while read -r what folder; do
+  case $what in over) over=yes ;; begun) over= ;; logs) logs=", $folder" ;; esac
 done
+[ "$over" ] && exit
 said=$(grep -a -m 1 -E 'Check failed|Fatal Python error' "$1" || tail -n 1 "$1")
 why="killed, or ended by native code"
 [ "$short_of_memory" = "$(grep oom_kill /proc/vmstat 2> /dev/null)" ] ||
@@ -68,14 +68,22 @@ def left_behind(remedy: str) -> Iterator[None]:
             Path(kept).unlink(missing_ok=True)
 
 
+@contextmanager
+def not_due() -> Iterator[None]:
+    """Leave no line where the process is ended within this block."""
+    _tell(OVER)
+    yield
+    _tell(BEGUN)
+
+
 def logs_are_in(folder: str) -> None:
     """Name the folder of the logs, for the line that is left behind."""
-    if _watcher is not None:
-        _tell(folder)
+    _tell(f"{LOGS} {folder}")
 
 
 def _tell(line: str) -> None:
-    assert _watcher is not None
+    if _watcher is None:
+        return
     assert _watcher.stdin is not None
     with suppress(BrokenPipeError):  # something has ended the watcher
         _watcher.stdin.write(f"{line}\n")

@@ -82,7 +82,8 @@ def _ended_by_a_closed_pipe() -> Iterator[None]:
     """End silently when the reader of the output closes it, as in `--help | head`."""
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        yield
+        with last_words.not_due():
+            yield
     finally:
         signal.signal(signal.SIGPIPE, before)
 
