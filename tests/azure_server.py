@@ -1,6 +1,7 @@
 """A real server of Azure's blob storage on loopback: Microsoft's Azurite, from npm."""
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import os
@@ -27,7 +28,10 @@ def install(folder: Path) -> Path:
     """Install the server once; gives its program, or skips the test."""
     program = folder / "node_modules" / ".bin" / "azurite-blob"
     npm = shutil.which("npm")
-    if not program.exists():
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests of two files may run at a time
+        if program.exists():
+            return program
         if npm is None:
             pytest.skip("npm is not installed: no server of Azure to test with")
         command = [npm, "install", "--prefix", str(folder), "--no-audit", f"azurite@{VERSION}"]

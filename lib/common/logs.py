@@ -48,5 +48,7 @@ class _ToStandardError(logging.Handler):
     """Writes to the current `sys.stderr`, which is another stream while a cluster runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{self.format(record)}\n")
+        # On a terminal, over the line of the progress.
+        start = "\r\x1b[K" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{start}{self.format(record)}\n")
         sys.stderr.flush()

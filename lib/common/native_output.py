@@ -5,16 +5,19 @@ import os
 import sys
 from collections.abc import Iterator
 
+kept_in = os.devnull
+"""File to which hidden output is appended."""
+
 
 @contextlib.contextmanager
 def native_errors_hidden() -> Iterator[None]:
-    """Discard what native code writes to standard error; Python's own messages still arrive."""
+    """Hide what native code writes to standard error; Python's own messages still arrive."""
     sys.stderr.flush()
     terminal = os.dup(2)
     stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(terminal), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    hidden = os.open(kept_in, os.O_WRONLY | os.O_APPEND)
+    os.dup2(hidden, 2)
+    os.close(hidden)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 import tyro
 from tyro import _errors as tyro_errors
 
-from lib.common import logs
+from lib.common import last_words, logs
 from lib.common.errors import UserError
 
 Options = TypeVar("Options")
@@ -52,21 +52,23 @@ def parse(options: type[Options], arguments: Sequence[str] | None) -> Options:
 def run(job: Callable[[], int], remedy: str = "give the same command again") -> NoReturn:
     """Run a job as a program and exit with its status.
 
-    A `UserError` is one line on standard error and status 2; Ctrl-C is one line and status 130.
+    A `UserError` is one line on standard error and status 2; Ctrl-C is one line and status 130. A process
+    that is killed, or ended by native code, leaves one line, too.
 
     Args:
         job: gives the exit status.
         remedy: how to continue after Ctrl-C.
     """
     logs.start()
-    try:
-        sys.exit(job())
-    except KeyboardInterrupt:
-        log.info("stopped; %s", remedy)
-        sys.exit(INTERRUPTED)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    with last_words.left_behind(remedy):
+        try:
+            sys.exit(job())
+        except KeyboardInterrupt:
+            log.info("stopped; %s", remedy)
+            sys.exit(INTERRUPTED)
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(2)
 
 
 def _module_of(options: type) -> str:
@@ -80,7 +82,8 @@ def _ended_by_a_closed_pipe() -> Iterator[None]:
     """End silently when the reader of the output closes it, as in `--help | head`."""
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        yield
+        with last_words.not_due():
+            yield
     finally:
         signal.signal(signal.SIGPIPE, before)
 

@@ -20,8 +20,10 @@ import ray.data
 import ray.util.metrics
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lib.common import last_words
 from lib.common.errors import UserError
 from lib.common.native_output import native_errors_hidden
+from lib.scoring.connection import LOCAL, check_address, cluster_address, waits_said
 from lib.scoring.telemetry import STAGE_SECONDS
 
 Item = TypeVar("Item")
@@ -34,6 +36,9 @@ def cluster() -> Iterator[dict[str, float]]:
 
     Yields:
         The cluster's resources by name.
+
+    Raises:
+        UserError: no cluster answers at the address of the environment.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
@@ -44,23 +49,27 @@ def cluster() -> Iterator[dict[str, float]]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # In a submitted job the address is set, and everything else is the cluster's to say.
     own: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
-        own = {"include_dashboard": False}
+    address = cluster_address()
+    if address == LOCAL:
+        own = {"address": LOCAL, "include_dashboard": False}
         # A cluster of one job needs no metrics, and each process of Ray takes time to gather them.
         os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Ray's native code writes over the progress even of what it mends; its logs have all of it, too.
     with native_errors_hidden():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-        # Ray has just taken SIGTERM for itself; every signal stops a job in the same way.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # the jobs have their own
-        # Every worker would add up its pages each second, for a figure that no job reads.
-        context.memory_usage_poll_interval_s = None
         try:
-            yield ray.cluster_resources()
+            with waits_said(address):
+                check_address(address)
+                session: Any = ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+                last_words.logs_are_in(f"{session.address_info['session_dir']}/logs")
+                # Ray has just taken SIGTERM for itself; every signal stops a job in the same way.
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                logging.getLogger("ray.data").setLevel(logging.ERROR)
+                context = ray.data.DataContext.get_current()
+                context.enable_progress_bars = False  # the jobs have their own
+                # Every worker would add up its pages each second, for a figure that no job reads.
+                context.memory_usage_poll_interval_s = None
+                yield ray.cluster_resources()
         finally:
             ray.shutdown()
 

@@ -1,0 +1,61 @@
+"""A job for the tests of how jobs end and wait: `python -m tests.ending_job HOW`."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from lib.common import options
+
+REMEDY = "give the same command again"
+
+
+def job() -> int:
+    how = sys.argv[1]
+    if how == "exit":
+        os._exit(1)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "crash":
+        ctypes.string_at(0)
+    if how == "end":
+        return 3
+    return on_a_cluster(how)
+
+
+def on_a_cluster(how: str) -> int:
+    import ray
+    import ray.data
+    from ray.util.placement_group import placement_group
+
+    from lib.scoring import engine
+
+    class Same:
+        def __call__(self, batch: Any) -> Any:
+            return batch
+
+    with engine.failures_in_one_line(REMEDY), engine.cluster() as resources:
+        match how:
+            case "connect":
+                print("CPUs", resources["CPU"])  # noqa: T201
+            case "hold":
+                held = placement_group([{"CPU": 1}])
+                ray.get(held.ready())
+                print("held", flush=True)  # noqa: T201
+                time.sleep(300)
+            case "actors":
+                rows = ray.data.range(8).map_batches(Same, compute=engine.pool(1, 1), num_cpus=1)
+                assert rows.count() == 8
+            case "group":
+                ray.get(placement_group([{"CPU": 0.5}, {"CPU": 0.5}]).ready())
+            case "tasks":
+                assert sum(engine.tasks(lambda item: item, [1, 2], "no number")) == 3
+            case "abort":
+                os.abort()
+    return 0
+
+
+if __name__ == "__main__":
+    options.run(job, REMEDY)

@@ -1,0 +1,97 @@
+"""Jobs say what they wait for: real clusters that are gone, silent or full."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.ray_head import Job, RayHead, ray_head, run_job, wait_until
+
+JOB = "tests.ending_job"
+SECONDS = 15
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[RayHead]:
+    with ray_head(cpus=1) as head:
+        yield head
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[dict[str, str]]:
+    """The environment of a cluster that was ended by a signal; its folder is still there."""
+    with ray_head(cpus=1) as head:
+        folder = Path(head.environment["RAY_TMPDIR"])
+        for process in head.processes():
+            process.send_signal(signal.SIGKILL)
+        wait_until(lambda: not head.processes(), 30)
+        assert list(folder.rglob("ray_current_cluster")), "Ray has left no address"
+        yield head.environment
+
+
+def test_without_an_address_a_job_starts_its_own_cluster(
+    stopped: dict[str, str], tmp_path: Path
+) -> None:
+    # An empty address is none.
+    environment = {**stopped, "RAY_ADDRESS": ""}
+    status, output = run_job(environment, tmp_path / "log", JOB, "connect")
+    assert (status, output) == (0, f"CPUs {float(os.cpu_count() or 1)}\n")
+
+
+def test_a_stopped_cluster_is_named(stopped: dict[str, str], tmp_path: Path) -> None:
+    refused(stopped, tmp_path, f"RAY_ADDRESS={stopped['RAY_ADDRESS']} (Connection refused)")
+
+
+def test_a_silent_address_is_named(stopped: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        refused({**stopped, "RAY_ADDRESS": address}, tmp_path, f"{address} (silent for 10 s)")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265", "head"])
+def test_an_address_of_another_kind_is_named(
+    stopped: dict[str, str], tmp_path: Path, address: str
+) -> None:
+    refused({**stopped, "RAY_ADDRESS": address}, tmp_path, f"RAY_ADDRESS={address} cannot be used")
+
+
+def test_the_dashboard_is_no_head(full: RayHead, tmp_path: Path) -> None:
+    address = full.dashboard.removeprefix("http://")
+    environment = {**full.environment, "RAY_ADDRESS": address}
+    refused(environment, tmp_path, f"no Ray cluster answers at RAY_ADDRESS={address}")
+
+
+def refused(environment: dict[str, str], tmp_path: Path, reason: str) -> None:
+    started = time.monotonic()
+    status, output = run_job(environment, tmp_path / "log", JOB, "connect")
+    assert time.monotonic() - started < SECONDS
+    assert status == 2
+    assert output.startswith("error: ")
+    assert reason in output
+    assert output.count("\n") == 1
+
+
+def test_a_full_cluster_is_said(full: RayHead, tmp_path: Path) -> None:
+    """Workers of Ray Data, of Ray Train and tasks wait for the only CPU, then do their work."""
+    waits = {
+        "actors": "waiting for room: 1 x worker of 1 CPU; the cluster has 1 CPU",
+        "group": "waiting for room: 1 x group of workers (2 of 0.5 CPU); the cluster has 1 CPU",
+        "tasks": "waiting for room: 1 x task of 1 CPU; the cluster has 1 CPU",
+    }
+    with ExitStack() as jobs:
+        hold = jobs.enter_context(Job(full.environment, tmp_path / "hold", JOB, "hold"))
+        wait_until(lambda: "held" in hold.output, 60)
+        waiting = {
+            how: jobs.enter_context(Job(full.environment, tmp_path / how, JOB, how))
+            for how in waits
+        }
+        for how, line in waits.items():
+            wait_until(lambda job=waiting[how], line=line: line in job.output, 90)  # type: ignore[misc]
+        hold.process.send_signal(signal.SIGINT)
+        for how, job in waiting.items():
+            assert job.finish(100) == 0, (how, job.output)
