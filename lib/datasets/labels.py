@@ -1,8 +1,8 @@
 """The columns of every data set, the conversion of genders and ages, and the split of a face."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +92,28 @@ def as_age(values: ArrayLike) -> pa.Int16Array:
     limits = np.iinfo(np.int16)
     known = (years >= limits.min) & (years <= limits.max)
     return pa.array(np.where(known, years, 0).astype(np.int16), mask=~known)
+
+
+def labelled_rows(
+    source: str, columns: Mapping[str, Any], own: Iterable[pa.Field] = ()
+) -> pa.Table:
+    """Build the rows of a data set.
+
+    Args:
+        source: name of the data set.
+        columns: (n,) each, by name; `path` and those of the other columns that the data set has.
+        own: fields of the columns that stand behind `COLUMNS`.
+
+    Returns:
+        (n) rows with the schema `COLUMNS` and the own fields; columns that are not given are null.
+    """
+    count = len(columns["path"])
+    given = {"source": [source] * count, "source_row": range(count), **columns}
+    schema = pa.schema([*COLUMNS, *own])
+    return pa.table(
+        {field.name: given.get(field.name, pa.nulls(count, field.type)) for field in schema},
+        schema=schema,
+    )
 
 
 def with_age_band(rows: pa.Table) -> pa.Table:
