@@ -63,7 +63,7 @@ class AppaReal(Dataset):
                 )
         age = _COLUMNS[self.appa_real_age]
         table = read_tables(self.appa_real_labels, ("file_name", age))
-        folders = pc.replace_substring_regex(table["file"], _FILE.pattern, r"\1")
+        folders = pc.replace_substring_regex(table["of_file"], _FILE.pattern, r"\1")
         faces = pc.binary_join_element_wise(table["file_name"], "_face.jpg", "")
         years = numbers(table[age])
         columns = {

@@ -82,7 +82,7 @@ def read_tables(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
         columns: that each of them has.
 
     Returns:
-        (n) rows: the columns, an empty value as null, and `file`, the name of the file.
+        (n) rows: the columns, an empty value as null, and `of_file`, the name of the file.
 
     Raises:
         UserError: a file cannot be read, or it lacks a column.
@@ -92,5 +92,5 @@ def read_tables(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
         with open_file(file) as stream:
             table = read_columns(stream, file.name, list(columns))
         read = {name: strings(table, name) for name in columns}
-        tables.append(pa.table({**read, "file": [file.name] * table.num_rows}))
+        tables.append(pa.table({**read, "of_file": [file.name] * table.num_rows}))
     return pa.concat_tables(tables).combine_chunks()
