@@ -37,8 +37,8 @@ class FaceImage(NamedTuple):
 def face_image(data: bytes, size: int) -> FaceImage:
     """Decode an image, and encode it as a small, upright JPEG.
 
-    The bytes are kept if they are a grey or colour JPEG without rotation whose shorter side has at most
-    `size` pixels.
+    The bytes are kept if they are a sound grey or colour JPEG without rotation whose shorter side has at
+    most `size` pixels.
 
     Args:
         data: the encoded image, of any format that `images.decode` knows.
@@ -50,7 +50,7 @@ def face_image(data: bytes, size: int) -> FaceImage:
     header = _jpeg_header(data)
     picture = decode(data, LIMITS, None if header is None else _longer_side(header, size))
     small = min(picture.width, picture.height) <= size
-    keep = small and header is not None and header.is_plain
+    keep = small and header is not None and header.is_plain and picture.note is None
     jpeg = data if keep else _encode(_shrink(picture, size))
     return FaceImage(jpeg, picture.width, picture.height)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from lib.images.mending import mend, note_on
 from lib.images.picture import TURNS, ImageError, Limits, Picture, Stored, Turn, upright
 from lib.images.signatures import format_of, other_format_of
 
@@ -55,11 +56,18 @@ def decode(data: bytes, limits: Limits, at_least: int | None = None) -> Picture:
     # It refuses what is above twice this number.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels / 2  # type: ignore[assignment]
     try:
-        return upright(_load(data, at_least))
+        return upright(_load(data, at_least), note_on(data))
     # Pillow's parsers let errors of many kinds through (OSError, SyntaxError, ValueError, KeyError,
     # struct.error, zlib.error, ...); for hostile bytes no list of them would be complete.
     except Exception as error:
-        raise _refusal(data, limits, error) from error
+        refusal = _refusal(data, limits, error)
+        mended = mend(data) if refusal.status == "decode_error" else None
+        if mended is None:
+            raise refusal from error
+    try:
+        return upright(_load(mended.data, at_least), mended.note)
+    except Exception as error:
+        raise _refusal(mended.data, limits, error) from error
 
 
 def _refusal(data: bytes, limits: Limits, error: Exception) -> ImageError:

@@ -41,7 +41,9 @@ def test_bands_without_genders_train_a_model_of_the_age(
     (epoch,) = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
     assert 0 <= epoch["val_in_band"] <= 1
     assert "in band" in text
-    test = read_bundle(output / "bundle").card.metrics["test"]
+    metrics = read_bundle(output / "bundle").card.metrics
+    assert metrics is not None
+    test = metrics["test"]
     assert test["count"] == 20
     assert 0 <= test["age"]["in_band"] <= 1
     assert "age inside the true band" in (output / "bundle" / "CARD.md").read_text()
