@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tyro
+from numpy.typing import NDArray
 
 from lib.common import options as command_line
 from lib.common.errors import UserError
@@ -36,7 +38,7 @@ from lib.datasets.image_sources import (
     open_sources,
 )
 from lib.datasets.ingest import Ingest, IngestReport, read_report
-from lib.datasets.labels import SHARES, split_of
+from lib.datasets.labels import BOX, SHARES, split_of
 from lib.datasets.path_index import PathIndex
 from lib.datasets.prepare_summary import ImageCounts, PrepareSummary
 from lib.datasets.prepared import (
@@ -199,7 +201,15 @@ def plan_ingest(
         prefixes={source: prefix or "" for source, prefix in prefixes.items()},
         thresholds=options.thresholds,
         size=options.size,
+        boxes=boxes_of(rows),
     )
+
+
+def boxes_of(rows: pa.Table) -> NDArray[np.float64] | None:
+    """The box of each row, (n, 4), NaN where it has none; None where the images are faces."""
+    if not set(BOX.names) <= set(rows.column_names):
+        return None
+    return np.column_stack([rows[name].to_numpy() for name in BOX.names])
 
 
 def common_prefixes(sources: Sequence[Source], index: PathIndex) -> dict[str, str | None]:

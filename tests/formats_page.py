@@ -10,7 +10,7 @@ from tests.image_variants import Variant, variants
 from tests.ray_head import PROJECT
 
 PAGE = PROJECT / "docs" / "formats.md"
-READ, WRONG = "read", "wrong pixels"
+READ, NOTED, WRONG = "read", "read, with a note in `error`", "wrong pixels"
 INTRODUCTION = """\
 # Formats of images
 
@@ -25,6 +25,10 @@ form (PNG), and for planes one after the other, strips and tiles, both byte orde
 LZW, Deflate and PackBits (TIFF), unless a row says otherwise. An image that is not read gets the status
 `unsupported`; `error` says what it is.
 
+Damage that costs no pixel does no harm: chunks of a PNG that are not needed may be damaged or of any
+size, and a JPEG may lack its end marker. A file that is cut in its pixels is a `decode_error`, even where
+only the last rows are missing.
+
 Not tried, as nothing here writes them: JPEGs with arithmetic coding.
 
 | format | variant | result |
@@ -33,12 +37,14 @@ Not tried, as nothing here writes them: JPEGs with arithmetic coding.
 
 
 def outcome(variant: Variant) -> str:
-    """`read`, the status, or `wrong pixels`."""
+    """`READ` or `NOTED`, the status, or `WRONG`."""
     try:
         picture = decode(variant.data, Limits())
     except ImageError as error:
         return f"`{error.status}`"
-    return READ if variant.is_shown_by(picture.pixels) else WRONG
+    if not variant.is_shown_by(picture.pixels):
+        return WRONG
+    return READ if picture.note is None else NOTED
 
 
 def outcomes(files: Iterable[Variant]) -> dict[tuple[str, str], set[str]]:

@@ -102,6 +102,7 @@ def _jpegs() -> Iterator[Variant]:
     yield jpeg("CMYK, Adobe", cmyk)
     yield jpeg("YCCK, Adobe", _ycck())
     yield jpeg("12 bits", _twelve_bits())
+    yield jpeg("without its end marker", nasty.jpeg(PICTURE)[:-2])
     yield Variant("MPO", "first of two pictures", nasty.animated(PICTURE, "MPO"), PICTURE, True)
 
 

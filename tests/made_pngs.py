@@ -71,6 +71,15 @@ def pngs(picture: Array, few: Array, alpha: Array) -> Iterator[Named]:
         for name, data, expected in _plain(picture, few, alpha, interlaced):
             yield f"{name}, interlaced" if interlaced else name, data, expected
     yield "animated", nasty.animated(picture, "PNG"), picture
+    long = b"Comment\0" + bytes(2_000_000).replace(b"\0", b"x")
+    profile = b"profile\0\0" + zlib.compress(bytes(2_000_000))
+    wrong = nasty.png_chunk(b"tEXt", b"Comment\0text")[:-4] + bytes(4)
+    for name, chunk in (
+        ("text above 1 MB", nasty.png_chunk(b"tEXt", long)),
+        ("profile above 1 MB", nasty.png_chunk(b"iCCP", profile)),
+        ("wrong checksum of a text", wrong),
+    ):
+        yield name, png(picture, 8, RGB, False, chunk), picture
 
 
 def _plain(picture: Array, few: Array, alpha: Array, interlaced: bool) -> Iterator[Named]:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.datasets.ingest import MISSING_IMAGE
-from lib.datasets.labels import COLUMNS, split_key, split_of
+from lib.datasets.labels import LABELS, split_key, split_of, with_age_band
 from lib.datasets.rules import (
     DUPLICATE,
     DUPLICATE_CONFLICT,
@@ -19,10 +19,10 @@ from lib.datasets.rules import (
 
 CLEANED = pa.schema(
     [
-        *COLUMNS,
-        ("width", pa.int32()),  # of the original image, upright, in pixels
+        *LABELS,
+        ("width", pa.int32()),  # of the original image, or of the face's box, upright, in pixels
         ("height", pa.int32()),
-        ("sha256", pa.string()),  # of the original bytes
+        ("sha256", pa.string()),  # of the original bytes, with the box where there is one
         ("split", pa.string()),  # null: dropped
         ("rule", pa.string()),  # that drops the row; null: kept
         ("detail", pa.string()),  # the values that the rule compared, for people; null: none
@@ -48,9 +48,9 @@ def apply_metadata_rules(rows: pa.Table, rule: pa.StringArray) -> pa.Table:
     Returns:
         (n) the labelled columns, rule and detail.
     """
-    cleaned = rows.append_column("rule", rule)
+    cleaned = with_age_band(rows).append_column("rule", rule)
     return cleaned.append_column("detail", _details(cleaned)).select(
-        [*COLUMNS.names, "rule", "detail"]
+        [*LABELS.names, "rule", "detail"]
     )
 
 
@@ -77,7 +77,7 @@ def apply_rules(
     rule = pc.replace_with_mask(
         rule, rule.is_null(), duplicate_rule(sha256.take(left), age.take(left))
     )
-    cleaned = rows
+    cleaned = with_age_band(rows)
     for name, column in [
         ("width", images["width"]),
         ("height", images["height"]),

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from lib.faces.crop import crop_faces
+from lib.faces.detections import Detections
 from lib.images import ImageError, Limits, Picture, decode
+from lib.network_input import CropSpec
 
 QUALITY = 95
 """JPEG quality of images that are encoded again."""
@@ -22,8 +25,8 @@ class FaceImage(NamedTuple):
 
     Attributes:
         image: the encoded JPEG.
-        width: of the original, upright, in pixels.
-        height: of the original, upright, in pixels.
+        width: of the original, or of the face's box, upright, in pixels.
+        height: as the width.
     """
 
     image: bytes
@@ -34,8 +37,8 @@ class FaceImage(NamedTuple):
 def face_image(data: bytes, size: int) -> FaceImage:
     """Decode an image, and encode it as a small, upright JPEG.
 
-    The bytes are kept if they are a grey or colour JPEG without rotation whose shorter side has at most
-    `size` pixels.
+    The bytes are kept if they are a sound grey or colour JPEG without rotation whose shorter side has at
+    most `size` pixels.
 
     Args:
         data: the encoded image, of any format that `images.decode` knows.
@@ -47,9 +50,36 @@ def face_image(data: bytes, size: int) -> FaceImage:
     header = _jpeg_header(data)
     picture = decode(data, LIMITS, None if header is None else _longer_side(header, size))
     small = min(picture.width, picture.height) <= size
-    keep = small and header is not None and header.is_plain
+    keep = small and header is not None and header.is_plain and picture.note is None
     jpeg = data if keep else _encode(_shrink(picture, size))
     return FaceImage(jpeg, picture.width, picture.height)
+
+
+def face_in_box(picture: Picture, box: NDArray[np.float64], size: int) -> FaceImage:
+    """Cut a face out of a picture, and encode it as a JPEG.
+
+    What is cut out is the square around the box's centre with the box's longer side; what lies outside
+    the picture is black.
+
+    Args:
+        picture: decoded at its full size.
+        box: (4,) x0, y0, x1, y1 in pixels of the picture.
+        size: pixels of the square's side above which it is shrunk to it.
+
+    Returns:
+        The image, and the size of the part of the box that lies in the picture; 0: none does.
+    """
+    inside = np.clip(box, 0, [picture.width, picture.height] * 2)
+    width, height = np.rint(inside[2:] - inside[:2]).astype(int).tolist()
+    extent = box[2:] - box[:2]
+    side = int(np.clip(np.rint(extent.max()), 1, size))
+    face = Detections(
+        np.concatenate([box[:2], extent])[np.newaxis].astype(np.float32),
+        np.ones(1, np.float32),
+        np.zeros((1, 5, 2), np.float32),
+    )
+    (crop,) = crop_faces(picture.pixels, face, CropSpec(side, "box"))
+    return FaceImage(_encode(crop), width, height)
 
 
 class _JpegHeader(NamedTuple):

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.io import loadmat
 
 from lib.common.errors import UserError
-from lib.datasets.dataset import Dataset
+from lib.datasets.dataset import Dataset, open_file
 from lib.datasets.labels import COLUMNS, as_age, gender_of_codes
 
 SOURCES = ("imdb", "wiki")
@@ -58,7 +58,8 @@ class ImdbWiki(Dataset):
 
     def read_rows(self, image_names: Callable[[], Iterable[str]]) -> pa.Table:
         """Read imdb.mat or wiki.mat, with the schema `SCORED_COLUMNS`."""
-        with self.open_file() as file:
+        assert self.metadata is not None
+        with open_file(self.metadata) as file:
             return read_metadata(file, str(self.metadata))
 
 
@@ -85,7 +86,7 @@ def read_metadata(file: BinaryIO, name: str) -> pa.Table:
             "path": paths,
             "age": as_age(official_age(fields["dob"], fields["photo_taken"])),
             "gender": gender_of_codes(fields["gender"], zero="female"),
-            "identity": pc.coalesce(_imdb_numbers(paths), _texts(fields["name"])),
+            "identity": pc.coalesce(imdb_numbers(paths), _texts(fields["name"])),
             "group": pa.nulls(count, pa.string()),
             "source": [source] * count,
             "source_row": range(count),
@@ -119,6 +120,11 @@ def official_age(dob: ArrayLike, photo_taken: ArrayLike) -> NDArray[np.float64]:
     july_first = (birth_year.astype("datetime64[M]") + 6).astype("datetime64[D]")
     age = taken - (birth_year.astype(np.int64) + 1970) - (birth > july_first)
     return np.where(known, age, np.nan)
+
+
+def imdb_numbers(paths: pa.StringArray) -> pa.StringArray:
+    """The nm number in names such as NN/nm0000001_rm124825600_1899-5-10_1968.jpg, else null."""
+    return pc.struct_field(pc.extract_regex(paths, r"(?:^|/)(?P<number>nm\d+)_[^/]*$"), "number")
 
 
 def _load(file: BinaryIO, name: str) -> tuple[str, dict[str, NDArray]]:
@@ -163,8 +169,3 @@ def _texts(cells: NDArray[np.object_]) -> pa.StringArray:
     """MATLAB strings in cells: each an array of one string, or of none where it is empty."""
     texts = [str(cell.item()) if cell.size == 1 else None for cell in cells]
     return pa.array(texts, pa.string())
-
-
-def _imdb_numbers(paths: pa.StringArray) -> pa.StringArray:
-    """The nm number in names such as NN/nm0000001_rm124825600_1899-5-10_1968.jpg, else null."""
-    return pc.struct_field(pc.extract_regex(paths, r"(?:^|/)(?P<number>nm\d+)_[^/]*$"), "number")

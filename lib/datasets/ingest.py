@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.archive.tar import TarError
-from lib.datasets.face_image import LIMITS, face_image
+from lib.datasets.face_image import LIMITS, face_image, face_in_box
 from lib.datasets.image_sources import ImageShard, SourceImage
 from lib.datasets.path_index import PathIndex
 from lib.datasets.rules import IMAGE_RULES, Thresholds, first_rule
-from lib.images import ImageError
+from lib.images import ImageError, decode
 from lib.storage.errors import FetchError
 
 MISSING_IMAGE = "missing_image"
@@ -37,8 +37,8 @@ READ = "read"
 IMAGE_FACTS = pa.schema(
     [
         ("source_row", pa.int64()),  # of the metadata
-        ("sha256", pa.string()),  # of the original bytes; null: they could not be had
-        ("width", pa.int32()),  # of the original, upright, in pixels; null: unreadable
+        ("sha256", pa.string()),  # of the original bytes, and the box; null: they could not be had
+        ("width", pa.int32()),  # of the original, or of the box, in pixels; null: unreadable
         ("height", pa.int32()),
         ("error", pa.string()),  # why it is unreadable, for people; null: it is not
         ("rule", pa.string()),  # the image rule that drops it; null: none
@@ -79,6 +79,8 @@ class Ingest:
         prefixes: source → the leading folders of its names that the metadata leaves out.
         thresholds: for the rules that look at an image.
         size: pixels of the shorter side above which an image is shrunk to it.
+        boxes: (n, 4) for each row of the metadata, x0, y0, x1, y1 of the face in its image, in pixels;
+            None: the images are faces.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Ingest:
     prefixes: dict[str, str]
     thresholds: Thresholds
     size: int
+    boxes: NDArray[np.float64] | None = None
 
     def file(self, shard: ImageShard) -> Path:
         """The intermediate shard of a shard."""
@@ -121,8 +124,11 @@ class Ingest:
                 report.unnamed += not named
                 wanted = [row for row in named if self.wanted[row]]
                 if wanted:
-                    facts = _read_image(image, self.size)
-                    yield from ({"source_row": row, **facts} for row in wanted)
+                    boxes = None if self.boxes is None else self.boxes[wanted]
+                    facts = _read_image(image, self.size, boxes)
+                    yield from (
+                        {"source_row": row} | of for row, of in zip(wanted, facts, strict=False)
+                    )
         except TarError as error:
             report.damage = f"{shard.source}: {error}"
 
@@ -143,17 +149,37 @@ def read_report(file: Path) -> IngestReport:
     return IngestReport(Counter(facts["images"]), facts["unnamed"], facts["damage"])
 
 
-def _read_image(image: SourceImage, size: int) -> dict[str, Any]:
-    """The columns that depend on the bytes of the image."""
+def _read_image(
+    image: SourceImage, size: int, boxes: NDArray[np.float64] | None
+) -> Iterator[dict[str, Any]]:
+    """The columns that depend on the bytes of the image: for each box, or for every row the same."""
     try:
         data = image.read(LIMITS.max_bytes)
+        if boxes is None:
+            yield from repeat(_whole_image(data, size))
+        else:
+            yield from _faces_in_boxes(data, boxes, size)
     except FetchError as error:
-        return {"error": str(error)}
+        yield from repeat({"error": str(error)})
+
+
+def _whole_image(data: bytes, size: int) -> dict[str, Any]:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         return {"sha256": sha256, **face_image(data, size)._asdict()}
     except ImageError as error:
         return {"sha256": sha256, "error": str(error)}
+
+
+def _faces_in_boxes(data: bytes, boxes: NDArray[np.float64], size: int) -> Iterator[dict[str, Any]]:
+    digests = (hashlib.sha256(data + str(box.tolist()).encode()).hexdigest() for box in boxes)
+    try:
+        picture = decode(data, LIMITS)
+    except ImageError as error:
+        yield from ({"sha256": digest, "error": str(error)} for digest in digests)
+        return
+    for digest, box in zip(digests, boxes, strict=True):
+        yield {"sha256": digest, **face_in_box(picture, box, size)._asdict()}
 
 
 def _in_groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -10,28 +10,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lib.common.errors import UserError, reason_of
-from lib.datasets.labels import Split
+from lib.datasets.labels import AGE_BAND, Split, with_age_band
 from lib.storage.folder import Folder
 from lib.storage.parquet_folder import check_columns, parquet_files, read_columns
 
 FACE_SCHEMA = pa.schema(
     [
         ("image", pa.binary()),  # JPEG, upright
-        ("age", pa.int16()),  # whole years
+        ("age", pa.int16()),  # whole years; of a band its middle
+        ("age_low", pa.int16()),  # the first whole year that the age may be
+        ("age_high", pa.int16()),  # the last one; both are the age where it is exact
         ("gender", pa.string()),  # "female" or "male"
         ("identity", pa.string()),  # null: the source has none
         ("group", pa.string()),  # null: the source has none
         ("source", pa.string()),
         ("source_row", pa.int64()),  # 0-based, of the metadata
-        ("width", pa.int32()),  # of the original, upright, in pixels
+        ("width", pa.int32()),  # of the original, or of the face's box, upright, in pixels
         ("height", pa.int32()),
-        ("sha256", pa.string()),  # of the original bytes
+        ("sha256", pa.string()),  # of the original bytes, with the box where there is one
     ]
 )
 """The columns of prepared faces."""
 IMAGE_COLUMNS = ("image", "sha256", "source_row")
 """What `lib.scoring.stages.labelled_faces` takes."""
 _TRUTH_COLUMNS = ("sha256", "age", "gender", "group", "source", "source_row")
+_AGE_BAND = tuple(AGE_BAND.names)
+"""Missing where an earlier version wrote the faces: their ages are exact."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,18 @@ class LabelledFaces:
         """Read the labels of all faces, without the images.
 
         Returns:
-            (n) rows: `name` (source and row), `sha256`, `age` (float64, years), `gender`, `group`.
+            (n) rows: `name` (source and row), `sha256`, `age`, `age_low` and `age_high`
+                (float64, years), `gender`, `group`.
 
         Raises:
             UserError: files or columns are missing, a file is damaged, a column has another type, or
                 there are no faces.
         """
         check_columns(self.rows, self.files[0], IMAGE_COLUMNS)
-        rows = self._typed(read_columns(self.rows, self.files, _TRUTH_COLUMNS))
+        rows = self._typed(read_columns(self.rows, self.files, _TRUTH_COLUMNS, _AGE_BAND))
         if not len(rows):
             raise UserError(f"the split {self.split} of {str(self.folder)!r} holds no faces")
+        rows = with_age_band(rows)
         names = pc.binary_join_element_wise(
             rows["source"], rows["source_row"].cast(pa.string()), ":"
         )
@@ -82,7 +88,7 @@ class LabelledFaces:
             {
                 "name": names,
                 "sha256": rows["sha256"],
-                "age": rows["age"].cast(pa.float64()),
+                **{name: rows[name].cast(pa.float64()) for name in ("age", *_AGE_BAND)},
                 "gender": rows["gender"],
                 "group": rows["group"],
             }

@@ -1,8 +1,8 @@
 """The columns of every data set, the conversion of genders and ages, and the split of a face."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,17 @@ COLUMNS = pa.schema(
     ]
 )
 """The labelled columns. A data set may add columns of its own behind these."""
+AGE_BAND = pa.schema(
+    [
+        ("age_low", pa.int16()),  # the first whole year that the age may be
+        ("age_high", pa.int16()),  # the last one
+    ]
+)
+"""Columns of a data set whose ages are bands; its `age` is the middle of the band."""
+BOX = pa.schema([(name, pa.float64()) for name in ("x0", "y0", "x1", "y1")])
+"""Columns of a data set that gives the boxes of its faces, in pixels; null: the row has no box."""
+LABELS = pa.schema([*COLUMNS, *AGE_BAND])
+"""The labelled columns with the ends of the age's band, which are the age itself where it is exact."""
 
 _WORDS: dict[str, Gender] = {
     "female": "female",
@@ -81,6 +92,36 @@ def as_age(values: ArrayLike) -> pa.Int16Array:
     limits = np.iinfo(np.int16)
     known = (years >= limits.min) & (years <= limits.max)
     return pa.array(np.where(known, years, 0).astype(np.int16), mask=~known)
+
+
+def labelled_rows(
+    source: str, columns: Mapping[str, Any], own: Iterable[pa.Field] = ()
+) -> pa.Table:
+    """Build the rows of a data set.
+
+    Args:
+        source: name of the data set.
+        columns: (n,) each, by name; `path` and those of the other columns that the data set has.
+        own: fields of the columns that stand behind `COLUMNS`.
+
+    Returns:
+        (n) rows with the schema `COLUMNS` and the own fields; columns that are not given are null.
+    """
+    count = len(columns["path"])
+    given = {"source": [source] * count, "source_row": range(count), **columns}
+    schema = pa.schema([*COLUMNS, *own])
+    return pa.table(
+        {field.name: given.get(field.name, pa.nulls(count, field.type)) for field in schema},
+        schema=schema,
+    )
+
+
+def with_age_band(rows: pa.Table) -> pa.Table:
+    """Complete the columns `AGE_BAND`: where a data set has none, its ages are exact."""
+    missing = [name for name in AGE_BAND.names if name not in rows.column_names]
+    for name in missing:
+        rows = rows.append_column(AGE_BAND.field(name), rows["age"])
+    return rows
 
 
 def split_key(identity: str | None, sha256: str) -> str:

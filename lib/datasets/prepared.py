@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lib.datasets.ingest import IMAGE_FACTS
 from lib.datasets.labelled_faces import FACE_SCHEMA
-from lib.datasets.labels import COLUMNS, SPLITS
+from lib.datasets.labels import LABELS, SPLITS
 
 DROPPED_SCHEMA = pa.schema(
     [
@@ -123,8 +123,8 @@ def write_faces(
 
 
 def write_kept(folder: Path, cleaned: pa.Table) -> None:
-    """Write the rows that the metadata alone does not drop, with the schema `labels.COLUMNS`."""
-    _write(folder, cleaned.filter(pc.is_null(cleaned["rule"])).select(COLUMNS.names))
+    """Write the rows that the metadata alone does not drop, with the schema `labels.LABELS`."""
+    _write(folder, cleaned.filter(pc.is_null(cleaned["rule"])).select(LABELS.names))
 
 
 def write_dropped(folder: Path, cleaned: pa.Table) -> None:

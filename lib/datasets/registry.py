@@ -6,8 +6,14 @@ from typing import Annotated
 import tyro
 
 from lib.common.errors import UserError
+from lib.datasets.adience import Adience
+from lib.datasets.agedb import AgeDb
+from lib.datasets.appa_real import AppaReal
 from lib.datasets.dataset import Dataset
+from lib.datasets.fairface import FairFace
+from lib.datasets.imdb_clean import ImdbClean
 from lib.datasets.imdb_wiki import ImdbWiki
+from lib.datasets.lagenda import Lagenda
 from lib.datasets.table import UserTable
 from lib.datasets.utkface import UtkFace
 from lib.output import run_record
@@ -22,6 +28,12 @@ class DatasetOptions:
 
     imdb_wiki: Annotated[ImdbWiki, _Unprefixed] = field(default_factory=ImdbWiki)
     utkface: Annotated[UtkFace, _Unprefixed] = field(default_factory=UtkFace)
+    fairface: Annotated[FairFace, _Unprefixed] = field(default_factory=FairFace)
+    adience: Annotated[Adience, _Unprefixed] = field(default_factory=Adience)
+    agedb: Annotated[AgeDb, _Unprefixed] = field(default_factory=AgeDb)
+    appa_real: Annotated[AppaReal, _Unprefixed] = field(default_factory=AppaReal)
+    lagenda: Annotated[Lagenda, _Unprefixed] = field(default_factory=Lagenda)
+    imdb_clean: Annotated[ImdbClean, _Unprefixed] = field(default_factory=ImdbClean)
     table: Annotated[UserTable, _Unprefixed] = field(default_factory=UserTable)
 
     def by_name(self) -> dict[str, Dataset]:
@@ -38,14 +50,19 @@ class DatasetOptions:
         if name not in datasets:
             raise UserError(f"--source cannot be {name!r}; choose from {', '.join(datasets)}")
         for dataset in datasets.values():
-            if dataset.file is not None and dataset.name != name:
+            if dataset.files and dataset.name != name:
                 raise UserError(
-                    f"--{dataset.file_option} is for --source {dataset.name}, not for {name}"
+                    f"{_option(dataset)} is for --source {dataset.name}, not for {name}"
                 )
         chosen = datasets[name]
-        if chosen.file_option and chosen.file is None:
-            raise UserError(f"--source {name} needs --{chosen.file_option}")
+        if chosen.file_option and not chosen.files:
+            raise UserError(f"--source {name} needs {_option(chosen)}")
         return chosen
+
+
+def _option(dataset: Dataset) -> str:
+    """The option with the files of labels."""
+    return f"--{(dataset.file_option or '').replace('_', '-')}"
 
 
 DATASETS = DatasetOptions().by_name()

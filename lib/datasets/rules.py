@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lib.datasets.labels import BOX
+
 Mask = NDArray[np.bool_]
 
 
@@ -23,7 +25,7 @@ class Thresholds:
     max_age: int = 100
     """In years."""
     min_size: int = 32
-    """Shorter side of the image, in pixels."""
+    """Shorter side of the image, or of the face's box, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def _second_face(table: pa.Table, limits: Thresholds) -> Mask:
     return _floats(table, "second_face_score") > limits.max_second_face_score
 
 
+def _no_box(table: pa.Table, limits: Thresholds) -> Mask:
+    x0, y0, x1, y1 = (_floats(table, name) for name in BOX.names)
+    return ~((x0 < x1) & (y0 < y1))
+
+
 def _unknown_gender(table: pa.Table, limits: Thresholds) -> Mask:
     return _nulls(table, "gender")
 
@@ -66,6 +73,10 @@ def _unreadable_image(table: pa.Table, limits: Thresholds) -> Mask:
     return _nulls(table, "width") | _nulls(table, "height")
 
 
+def _box_outside(table: pa.Table, limits: Thresholds) -> Mask:
+    return (_floats(table, "width") == 0) | (_floats(table, "height") == 0)
+
+
 def _too_small(table: pa.Table, limits: Thresholds) -> Mask:
     shorter = np.minimum(_floats(table, "width"), _floats(table, "height"))
     return ~(shorter >= limits.min_size)
@@ -80,6 +91,7 @@ METADATA_RULES = (
         ("second_face_score",),
         _second_face,
     ),
+    Rule("no_box", "no box of the face, or one without an area", tuple(BOX.names), _no_box),
     Rule("unknown_gender", "neither female nor male", ("gender",), _unknown_gender),
     Rule("impossible_age", "no age, or one outside the limits", ("age",), _impossible_age),
 )
@@ -88,6 +100,7 @@ METADATA_RULES = (
 IMAGE_RULES = (
     Rule("missing_image", "there is no such image", ("sha256",), _missing_image),
     Rule("unreadable_image", "the bytes are no image", ("width", "height"), _unreadable_image),
+    Rule("box_outside", "the box lies outside the image", ("width", "height"), _box_outside),
     Rule("too_small", "the shorter side is below the minimum", ("width", "height"), _too_small),
 )
 """Rules that need the image: a missing image has no sha256, an unreadable one no size."""

@@ -27,7 +27,7 @@ class Comparison:
 
     Attributes:
         truth: `name` (for people), `age` (float64, years), `gender`, `group` and, where it is known,
-            `sigma` (float64, years); null and NaN mean unknown.
+            `sigma`, `age_low` and `age_high` (float64, years); null and NaN mean unknown.
         labels: `LABEL_COLUMNS` and, where it is known, `age_distribution`.
         about: what is compared; JSON.
     """

@@ -13,6 +13,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from lib.images.mending import mend, note_on
 from lib.images.picture import TURNS, ImageError, Limits, Picture, Stored, Turn, upright
 from lib.images.signatures import format_of, other_format_of
 
@@ -33,6 +34,7 @@ _DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 _EXIF_AS_TEXT = "Raw profile type exif"
 _BLACK_IS_ZERO = 1
 _PLANES = 2
+_TILE_SIDES = (322, 323)
 # What Pillow says of files that are in order, but of a kind that it does not read.
 _UNSUPPORTED = ("unsupported", "not yet supported", "cannot handle", "unknown pixel mode")
 
@@ -56,11 +58,18 @@ def decode(data: bytes, limits: Limits, at_least: int | None = None) -> Picture:
     # It refuses what is above twice this number.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels / 2  # type: ignore[assignment]
     try:
-        return upright(_load(data, at_least))
+        return upright(_load(data, limits, at_least), note_on(data))
     # Pillow's parsers let errors of many kinds through (OSError, SyntaxError, ValueError, KeyError,
     # struct.error, zlib.error, ...); for hostile bytes no list of them would be complete.
     except Exception as error:
-        raise _refusal(data, limits, error) from error
+        refusal = _refusal(data, limits, error)
+        mended = mend(data) if refusal.status == "decode_error" else None
+        if mended is None:
+            raise refusal from error
+    try:
+        return upright(_load(mended.data, limits, at_least), mended.note)
+    except Exception as error:
+        raise _refusal(mended.data, limits, error) from error
 
 
 def _refusal(data: bytes, limits: Limits, error: Exception) -> ImageError:
@@ -99,8 +108,9 @@ def _parser_error(data: bytes, name: str) -> Exception | None:
     return None
 
 
-def _load(data: bytes, at_least: int | None) -> Stored:
+def _load(data: bytes, limits: Limits, at_least: int | None) -> Stored:
     with _open(data) as image:
+        _check_tiles(image, limits)
         size = image.size
         scale = _scale(size, at_least)
         drafted = _draft(image, scale)
@@ -183,6 +193,16 @@ def _exif(image: Image.Image) -> bytes:
     if "exif" in image.info or text is None:
         return image.info.get("exif", b"")
     return bytes.fromhex("".join(text.split("\n")[3:]))
+
+
+def _check_tiles(image: Image.Image, limits: Limits) -> None:
+    """Refuse a TIFF with tiles far larger than its picture: libtiff makes room for a whole one."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIDES)
+        if width * height > limits.max_pixels:
+            raise ImageError(
+                "too_large", f"a tile of {width}x{height} pixels; the limit is {limits.max_pixels}"
+            )
 
 
 def _check_tiff(image: Image.Image) -> None:

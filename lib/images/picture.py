@@ -54,6 +54,7 @@ class Picture:
         height: of the full-size upright image, in pixels.
         scale: 1, 2, 4 or 8 pixels of the full size for each pixel here.
         offset: x and y, in full-size pixels, each in -7..0.
+        note: what is wrong with the file, although no pixel is missing; None: nothing.
     """
 
     pixels: NDArray[np.uint8]
@@ -61,6 +62,7 @@ class Picture:
     height: int
     scale: int
     offset: tuple[int, int]
+    note: str | None = None
 
     def to_full(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Carry points (..., 2), x and y in pixels of this picture, to the full size."""
@@ -108,7 +110,7 @@ class Stored:
     turn: Turn
 
 
-def upright(stored: Stored) -> Picture:
+def upright(stored: Stored, note: str | None = None) -> Picture:
     """Turn a stored picture; its geometry follows the pixels."""
     pixels, (width, height), turn = stored.pixels, stored.size, stored.turn
     if turn.transpose:
@@ -122,4 +124,4 @@ def upright(stored: Stored) -> Picture:
         width - stored.scale * columns if turn.flip_x else 0,
         height - stored.scale * rows if turn.flip_y else 0,
     )
-    return Picture(pixels, width, height, stored.scale, offset)
+    return Picture(pixels, width, height, stored.scale, offset, note)

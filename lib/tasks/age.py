@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lib.tasks.age_bands import AGE_BANDS, age_band
-from lib.tasks.calibration import INTERVAL_COVERAGE, fit_interval_scale
+from lib.tasks.age_metrics import Bands, age_errors, age_metrics, in_band, interval_coverage
+from lib.tasks.calibration import FEWEST_FACES, INTERVAL_COVERAGE, fit_interval_scale
 from lib.tasks.expectation import (
     AGE_CLASSES,
     age_interval,
@@ -28,7 +29,6 @@ from lib.tasks.task import (
     TextTable,
     figure_text,
     interval_text,
-    mean,
     numbers,
     with_interval,
 )
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 Name = Literal["age"]
 
-CUMULATIVE_SCORES = (3, 5, 10)
-"""In years."""
 CLOSE = 5.0
 """Years, for CS@5."""
 STD_STEP, STD_BINS = 0.5, 61
@@ -63,6 +61,7 @@ _TITLES = {
     "cs5": "within 5 years",
     "cs10": "within 10 years",
     "epsilon_error": "epsilon error",
+    "in_band": "inside their band",
     "interval_coverage": f"inside the {INTERVAL_COVERAGE:.0%} interval",
     "median_predictor_mae": "error of the median age",
 }
@@ -81,11 +80,12 @@ class AgePredictions(Predictions):
     """Ages of n faces, float64 (n,), in years; NaN: unknown.
 
     Attributes:
-        true: the true ages.
+        true: the true ages; of bands the middle.
         expected: the expected ages.
         argmax: the most likely ages; None: not known for any face.
         low, high: ends of the 80% interval; None: as above.
         sigma: standard deviation of what people said; None: as above.
+        true_low, true_high: first and last whole year that the true age may be; None: all are exact.
     """
 
     true: Floats
@@ -94,11 +94,29 @@ class AgePredictions(Predictions):
     low: Floats | None = None
     high: Floats | None = None
     sigma: Floats | None = None
+    true_low: Floats | None = None
+    true_high: Floats | None = None
+
+    @property
+    def bands(self) -> Bands | None:
+        """The ends of the bands; None where all ages are exact."""
+        if self.true_low is None or self.true_high is None:
+            return None
+        return (self.true_low, self.true_high) if (self.true_low < self.true_high).any() else None
+
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """Which true ages are exact, (n,)."""
+        if self.bands is None:
+            return np.ones(len(self), bool)
+        low, high = self.bands
+        return low == high
 
 
 class _Age(Task[AgePredictions]):
     name = "age"
     classes = AGE_CLASSES
+    span_columns = ("age_low", "age_high")
     factor = "age_interval_scale"
     columns = (
         Column("age", pa.float32(), "expected age in years: the sum of probability times class"),
@@ -114,7 +132,9 @@ class _Age(Task[AgePredictions]):
     group_figures: ClassVar = {
         "error": "mae", "bias": "bias", "within 5": "cs5", "in interval": "interval_coverage",
     }  # fmt: skip
-    validation_formats: ClassVar = {"val_mae": "MAE {:.2f} years", "val_cs5": "CS@5 {:.1%}"}
+    validation_formats: ClassVar = {
+        "val_mae": "MAE {:.2f} years", "val_cs5": "CS@5 {:.1%}", "val_in_band": "in band {:.1%}",
+    }  # fmt: skip
     ordered = True
     histogram = Histogram(
         "Age: uncertainty, years",
@@ -129,8 +149,16 @@ class _Age(Task[AgePredictions]):
         possible = (truth >= 0) & (truth < AGE_CLASSES)
         return np.where(possible, truth, -1).astype(np.int64)
 
-    def targets(self, indices: NDArray[np.int64], recipe: _Recipe) -> NDArray[np.float32]:
-        return smoothed_ages(indices, recipe.age_sigma)
+    def targets(
+        self, indices: NDArray[np.int64], recipe: _Recipe, spans: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """An exact age, smoothed; a band, spread evenly over its years."""
+        targets = smoothed_ages(indices, recipe.age_sigma)
+        if spans is None:
+            return targets
+        banded = spans[:, 0] < spans[:, 1]
+        targets[banded] = spread_ages(spans[banded])
+        return targets
 
     def loss(
         self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: _Recipe
@@ -147,10 +175,15 @@ class _Age(Task[AgePredictions]):
         return age_weights(indices, recipe.age_reweighting)
 
     def validation_sums(
-        self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
+        self,
+        probabilities: NDArray[np.float32],
+        indices: NDArray[np.int64],
+        spans: NDArray[np.int64] | None = None,
     ) -> dict[str, float]:
-        error = np.abs(expected_age(probabilities).age - indices)
-        return {"val_mae": float(error.sum()), "val_cs5": float((error <= CLOSE).sum())}
+        bands = None if spans is None else (spans[:, 0].astype(float), spans[:, 1].astype(float))
+        error = np.abs(age_errors(indices.astype(float), expected_age(probabilities).age, bands))
+        sums = {"val_mae": float(error.sum()), "val_cs5": float((error <= CLOSE).sum())}
+        return sums if bands is None else sums | {"val_in_band": float(in_band(error).sum())}
 
     def validation_error(self, figures: Mapping[str, float]) -> float:
         return figures["val_mae"]
@@ -178,35 +211,45 @@ class _Age(Task[AgePredictions]):
             argmax=None if distributions is None else _argmax(distributions),
             low=numbers(labels["age_low"]),
             high=numbers(labels["age_high"]),
-            sigma=numbers(truth["sigma"]) if "sigma" in truth.column_names else None,
+            sigma=_welcome(truth, "sigma"),
+            true_low=_welcome(truth, "age_low"),
+            true_high=_welcome(truth, "age_high"),
         )
 
     def calibrate(self, predictions: AgePredictions) -> float:
         p = predictions
         assert p.low is not None
         assert p.high is not None
-        known = ~np.isnan(p.expected)
-        if not known.any():
+        known = ~np.isnan(p.expected) & p.exact
+        # Inside a band nobody knows the age, so that bands cannot tell how wide an interval must be.
+        if not known.any() or (p.bands is not None and known.sum() < FEWEST_FACES):
             return 1.0
         return fit_interval_scale(p.true[known], p.expected[known], p.low[known], p.high[known])
 
     def figures(self, predictions: AgePredictions) -> Metrics:
         p = predictions
-        figures = age_metrics(p.true, p.expected, p.sigma)
+        figures = age_metrics(p.true, p.expected, p.sigma, p.bands)
         if p.low is not None and p.high is not None:
-            figures["interval_coverage"] = interval_coverage(p.true, p.low, p.high)
-        argmax = None if p.argmax is None else age_metrics(p.true, p.argmax, p.sigma)
+            exact = p.where(p.exact)
+            assert exact.low is not None
+            assert exact.high is not None
+            figures["interval_coverage"] = interval_coverage(exact.true, exact.low, exact.high)
+        argmax = None if p.argmax is None else age_metrics(p.true, p.argmax, p.sigma, p.bands)
         return {"age": figures, "age_argmax": argmax}
 
     def headlines(self, predictions: AgePredictions) -> dict[str, Headline]:
-        error = predictions.expected - predictions.true
+        p = predictions
+        error = age_errors(p.true, p.expected, p.bands)
         error = error[~np.isnan(error)]
-        return {
+        headlines = {
             "age_mae": Headline(np.abs(error)),
             "age_rmse": Headline(error**2, root=True),
             "age_bias": Headline(error),
             "age_cs5": Headline((np.abs(error) <= CLOSE).astype(np.float64)),
         }
+        if p.bands is not None:
+            headlines["age_in_band"] = Headline(in_band(error).astype(np.float64))
+        return headlines
 
     def group_of(self, predictions: AgePredictions) -> NDArray[np.object_]:
         return age_band(predictions.true)
@@ -245,11 +288,19 @@ class _Age(Task[AgePredictions]):
         if age["mae"] is None:
             return []
         constant = f"saying the median age always: {age['median_predictor_mae']:.2f}"
-        return [
-            ("age, mean absolute error", f"{self.headline_text(metrics)} years; {constant}"),
-            ("age within 5 years", with_interval(age["cs5"], intervals["age_cs5"], "{:.1%}")),
-            ("age inside the 80% interval", f"{age['interval_coverage']:.1%}"),
-        ]
+        mae = f"{self.headline_text(metrics)} years; {constant}"
+        cs5 = with_interval(age["cs5"], intervals["age_cs5"], "{:.1%}")
+        coverage = with_interval(age["interval_coverage"], None, "{:.1%}")
+        if age.get("in_band") is None:
+            rows = [("age, mean absolute error", mae), ("age within 5 years", cs5)]
+        else:
+            right = with_interval(age["in_band"], intervals["age_in_band"], "{:.1%}")
+            rows = [
+                ("age inside the true band", right),
+                ("age, mean distance from the true band", mae),
+                ("age within 5 years of the true band", cs5),
+            ]
+        return [*rows, ("age inside the 80% interval", coverage)]
 
     def headline_text(self, metrics: Metrics) -> str:
         return with_interval(metrics["age"]["mae"], metrics["confidence_95"]["age_mae"], "{:.2f}")
@@ -294,6 +345,20 @@ def smoothed_ages(ages: NDArray[np.integer], sigma: float) -> NDArray[np.float32
     return weight / weight.sum(axis=1, keepdims=True)
 
 
+def spread_ages(spans: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Spread each band of ages evenly over its years.
+
+    Args:
+        spans: (n, 2) first and last whole year, in 0..100.
+
+    Returns:
+        (n, 101) float32; every row sums to one.
+    """
+    years = np.arange(AGE_CLASSES)
+    inside = (years >= spans[:, :1]) & (years <= spans[:, 1:])
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def age_weights(ages: NDArray[np.integer], power: float) -> NDArray[np.float32]:
     """How much each face counts, so that rare ages are not forgotten; 1 on average.
 
@@ -310,57 +375,6 @@ def age_weights(ages: NDArray[np.integer], power: float) -> NDArray[np.float32]:
     return (weights / weights.mean()).astype(np.float32)
 
 
-def age_metrics(true_age: Floats, age: Floats, sigma: Floats | None = None) -> Metrics:
-    """Errors of ages in years.
-
-    Args:
-        true_age: (n,) NaN: unknown.
-        age: (n,) predictions; NaN: none.
-        sigma: (n,) as in `epsilon_error`.
-
-    Returns:
-        count (of the faces with both ages, on which the figures stand), missing (those with a true
-        age alone), mae, rmse, bias (positive: too old), cs3, cs5, cs10 (cumulative score: the share
-        of errors of at most so many years), epsilon_error, and median_predictor_mae: the MAE of the
-        best constant prediction, the median of these true ages, as a floor to compare with.
-    """
-    known = ~np.isnan(true_age) & ~np.isnan(age)
-    truth = true_age[known]
-    error = age[known] - truth
-    mean_square = mean(error**2)
-    return {
-        "count": int(known.sum()),
-        "missing": int((~np.isnan(true_age) & np.isnan(age)).sum()),
-        "mae": mean(np.abs(error)),
-        "rmse": None if mean_square is None else mean_square**0.5,
-        "bias": mean(error),
-        **{f"cs{years}": mean(np.abs(error) <= years) for years in CUMULATIVE_SCORES},
-        "epsilon_error": (
-            None if sigma is None else epsilon_error(truth, age[known], sigma[known])
-        ),
-        "median_predictor_mae": mean(np.abs(truth - np.median(truth))) if len(truth) else None,
-    }
-
-
-def epsilon_error(mean_age: Floats, age: Floats, sigma: Floats) -> float | None:
-    """Mean of 1 - exp(-(age - mean)² / 2σ²), the error of ChaLearn LAP 2015 (Escalera et al.).
-
-    Args:
-        mean_age: (n,) the mean age that people gave, in years.
-        age: (n,) predictions in years.
-        sigma: (n,) standard deviation of what people gave; 0: they agreed; NaN: left out.
-    """
-    given = ~np.isnan(sigma)
-    spread = np.maximum(sigma[given], 1e-9)
-    return mean(1 - np.exp(-(((age[given] - mean_age[given]) / spread) ** 2) / 2))
-
-
-def interval_coverage(true_age: Floats, low: Floats, high: Floats) -> float | None:
-    """Share of the true ages inside their intervals; all (n,), in years; NaN: left out."""
-    known = ~np.isnan(true_age + low + high)
-    return mean(((low <= true_age) & (true_age <= high))[known])
-
-
 def age_distributions(labels: pa.Table) -> NDArray[np.float32] | None:
     """The distributions of the ages: float32 (n, 101), NaN for rows without; None: no such column."""
     if AGE_DISTRIBUTION.name not in labels.column_names:
@@ -370,6 +384,10 @@ def age_distributions(labels: pa.Table) -> NDArray[np.float32] | None:
     given = column.is_valid().to_numpy(zero_copy_only=False)
     distributions[given] = column.flatten().to_numpy().reshape(-1, AGE_CLASSES)
     return distributions
+
+
+def _welcome(truth: pa.Table, column: str) -> Floats | None:
+    return numbers(truth[column]) if column in truth.column_names else None
 
 
 def _argmax(distributions: NDArray[np.float32]) -> Floats:

@@ -97,7 +97,9 @@ class _GenderTask(Task[GenderPredictions]):
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
         return np.select([truth == label for label in GENDERS], range(len(GENDERS)), -1)
 
-    def targets(self, indices: NDArray[np.int64], recipe: _Recipe) -> NDArray[np.float32]:
+    def targets(
+        self, indices: NDArray[np.int64], recipe: _Recipe, spans: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
         return np.eye(len(GENDERS), dtype=np.float32)[indices]
 
     def loss(
@@ -110,7 +112,10 @@ class _GenderTask(Task[GenderPredictions]):
         return recipe.gender_weight * entropy
 
     def validation_sums(
-        self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
+        self,
+        probabilities: NDArray[np.float32],
+        indices: NDArray[np.int64],
+        spans: NDArray[np.int64] | None = None,
     ) -> dict[str, float]:
         return {"val_gender_accuracy": float((probabilities.argmax(axis=1) == indices).sum())}
 

@@ -90,14 +90,18 @@ class Task(Protocol[P]):
     """One question about a face.
 
     Below, n faces have `indices`, int64 (n,), of their true classes, and float32 (n, classes)
-    `targets` and `probabilities`; `recipe` is `lib.training.recipe.Recipe`; `metrics` are those of
-    `lib.evaluation.metrics.evaluate`, of all faces or of a group.
+    `targets` and `probabilities`; `spans`, int64 (n, 2), are the first and the last class that may be
+    true, where labels are bands (None: the indices are exact); `recipe` is
+    `lib.training.recipe.Recipe`; `metrics` are those of `lib.evaluation.metrics.evaluate`, of all faces
+    or of a group.
 
     Attributes:
         name: of the task, of its network in a bundle, and of its column in labelled data.
         classes: outputs of its network.
         labels: what the classes mean, in order, where they are names; empty where they are numbers.
         ordered: whether neighbouring classes are alike, so that their confusion is worth a plot.
+        span_columns: of labelled faces, with the first and the last value that a label may be; None: all
+            labels are exact.
         factor: name of its calibration factor; 1 leaves probabilities as they are.
         columns: of the label row.
         optional_columns: of the label row, on request.
@@ -115,6 +119,7 @@ class Task(Protocol[P]):
     classes: int
     labels: tuple[str, ...] = ()
     ordered: bool = False
+    span_columns: tuple[str, str] | None = None
     factor: str
     columns: tuple[Column, ...]
     optional_columns: tuple[Column, ...] = ()
@@ -130,7 +135,9 @@ class Task(Protocol[P]):
     def class_indices(self, truth: NDArray[Any]) -> NDArray[np.int64]:
         """Values of the labelled column → class indices; -1 where a value cannot be trained on."""
 
-    def targets(self, indices: NDArray[np.int64], recipe: Any) -> NDArray[np.float32]:
+    def targets(
+        self, indices: NDArray[np.int64], recipe: Any, spans: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
         """Target distributions; each row sums to one."""
 
     def loss(self, targets: "tf.Tensor", probabilities: "tf.Tensor", recipe: Any) -> "tf.Tensor":
@@ -141,7 +148,10 @@ class Task(Protocol[P]):
         return np.ones(len(indices), np.float32)
 
     def validation_sums(
-        self, probabilities: NDArray[np.float32], indices: NDArray[np.int64]
+        self,
+        probabilities: NDArray[np.float32],
+        indices: NDArray[np.int64],
+        spans: NDArray[np.int64] | None = None,
     ) -> dict[str, float]:
         """Sums over faces, whose means over all workers' faces are the figures of an epoch, by name."""
 

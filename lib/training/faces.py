@@ -9,11 +9,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lib.common.errors import UserError
@@ -24,6 +25,7 @@ from lib.images import ImageError, Limits, decode
 from lib.network_input import CropSpec
 from lib.storage.folder import folder as as_folder
 from lib.tasks import TASKS
+from lib.tasks.task import Task
 
 Classes = dict[str, NDArray[np.int64]]
 ROWS_AT_A_TIME = 256
@@ -34,12 +36,14 @@ class Labels:
     """What is known of the faces of a split, in the order of the files.
 
     Attributes:
-        classes: of each task int64 (n,), indices of the true classes.
+        classes: of each task int64 (n,), indices of the true classes; of a band the middle.
+        spans: of each task whose labels are bands int64 (n, 2), the first and the last possible class.
         digest: sha256 of the pictures' digests, whatever their order.
         order: sha256 of the pictures' digests in the order of the files.
     """
 
     classes: Classes
+    spans: Classes
     digest: str
     order: str
 
@@ -53,18 +57,23 @@ class Faces:
 
     Attributes:
         images: uint8 (n, side, side, 3), RGB; may be mapped from a file.
-        classes: of each task int64 (n,), indices of the true classes.
+        classes: as of `Labels`.
+        spans: as of `Labels`.
     """
 
     images: NDArray[np.uint8]
     classes: Classes
+    spans: Classes = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def part(self, rows: slice) -> "Faces":
         """Only some of the faces."""
-        return Faces(self.images[rows], {task: of[rows] for task, of in self.classes.items()})
+        classes, spans = (
+            {task: of[rows] for task, of in labels.items()} for labels in (self.classes, self.spans)
+        )
+        return Faces(self.images[rows], classes, spans)
 
 
 def read_labels(faces: LabelledFaces, tasks: Sequence[str] = tuple(TASKS)) -> Labels:
@@ -92,11 +101,23 @@ def read_labels(faces: LabelledFaces, tasks: Sequence[str] = tuple(TASKS)) -> La
                 f"{wrong.sum():,} faces of the split {faces.split} of {str(faces.folder)!r} have no "
                 f"possible {name}: {row['name']} has {row[name]}; jobs.prepare drops such faces"
             )
+    spans = {name: _spans(truth, TASKS[name]) for name in tasks}
     return Labels(
         classes=classes,
+        spans={name: of for name, of in spans.items() if of is not None},
         digest=digest(truth["sha256"]),
         order=hashlib.sha256("\n".join(truth["sha256"].to_pylist()).encode()).hexdigest(),
     )
+
+
+def _spans(truth: pa.Table, task: Task[Any]) -> NDArray[np.int64] | None:
+    """The first and the last possible class of each face, (n, 2); None where all labels are exact."""
+    if task.span_columns is None:
+        return None
+    spans = np.stack([truth[column].to_numpy() for column in task.span_columns], axis=1)
+    if not (spans[:, 0] < spans[:, 1]).any():
+        return None
+    return np.clip(spans, 0, task.classes - 1).astype(np.int64)
 
 
 def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -> Path:
@@ -151,7 +172,7 @@ def _make_room(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[n
 
 def open_faces(file: Path, labels: Labels) -> Faces:
     """Map a file of `decode_faces` into memory, beside its labels."""
-    return Faces(np.load(file, mmap_mode="r"), labels.classes)
+    return Faces(np.load(file, mmap_mode="r"), labels.classes, labels.spans)
 
 
 def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:

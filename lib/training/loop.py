@@ -69,7 +69,8 @@ class Trainer:
         self._training, self._validation = training, validation
         self.rank, self.workers = rank, workers
         self._targets = {
-            task: TASKS[task].targets(training.classes[task], recipe) for task in recipe.tasks
+            task: TASKS[task].targets(training.classes[task], recipe, training.spans.get(task))
+            for task in recipe.tasks
         }
         self._weights = face_weights(training, recipe)
         self.distributions: dict[str, NDArray[np.float64]] = {}
@@ -362,9 +363,9 @@ def validation_sums(
     loss = np.zeros(len(faces))
     sums: dict[str, float] = {}
     for name, probabilities in predicted.items():
-        task, classes = TASKS[name], faces.classes[name]
-        loss += task.loss(task.targets(classes, recipe), probabilities, recipe)
-        sums |= task.validation_sums(probabilities, classes)
+        task, classes, spans = TASKS[name], faces.classes[name], faces.spans.get(name)
+        loss += task.loss(task.targets(classes, recipe, spans), probabilities, recipe)
+        sums |= task.validation_sums(probabilities, classes, spans)
     return {"val_faces": float(len(faces)), "val_loss": float(np.sum(loss)), **sums}
 
 

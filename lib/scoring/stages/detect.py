@@ -48,7 +48,8 @@ class Found:
 
     Attributes:
         status: of `lib.scoring.schema.STATUSES`.
-        error: why it has no faces, if it could not be read.
+        error: why it has no faces, if it could not be read; else what is wrong with its file, if
+            anything is.
         width: of the upright image in pixels; None where it is unknown.
         height: the same.
         faces: in it.
@@ -182,4 +183,4 @@ class Detect:
 
 def _found(picture: Picture, faces: Faces) -> Found:
     status = OK if len(faces.scores) else NO_FACE
-    return Found(status, None, picture.width, picture.height, faces)
+    return Found(status, picture.note, picture.width, picture.height, faces)

@@ -10,12 +10,12 @@ import sklearn.metrics
 from lib.evaluation import metrics
 from lib.evaluation.metrics import AllPredictions, bootstrap_interval, evaluate
 from lib.evaluation.text_table import as_table
-from lib.tasks.age import (
+from lib.tasks.age_bands import AGE_BANDS, age_band
+from lib.tasks.age_metrics import (
     age_metrics,
     epsilon_error,
     interval_coverage,
 )
-from lib.tasks.age_bands import AGE_BANDS, age_band
 from lib.tasks.binary import calibration_error, reliability, roc_auc
 from lib.tasks.gender import (
     GenderPredictions,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.tasks.age import interval_coverage
+from lib.tasks.age_metrics import interval_coverage
 from lib.tasks.calibration import apply_temperature, fit_interval_scale, fit_temperature
 
 
