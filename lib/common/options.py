@@ -1,6 +1,7 @@
 """Command lines from frozen dataclasses, and errors of one line."""
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -52,23 +53,34 @@ def parse(options: type[Options], arguments: Sequence[str] | None) -> Options:
 def run(job: Callable[[], int], remedy: str = "give the same command again") -> NoReturn:
     """Run a job as a program and exit with its status.
 
-    A `UserError` is one line on standard error and status 2; Ctrl-C is one line and status 130. A process
-    that is killed, or ended by native code, leaves one line, too.
+    A `UserError` is one line on standard error and status 2; Ctrl-C and SIGTERM are one line and status
+    130. A process that is killed, or ended by native code, leaves one line, too.
 
     Args:
         job: gives the exit status.
         remedy: how to continue after Ctrl-C.
     """
     logs.start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with last_words.left_behind(remedy):
-        try:
-            sys.exit(job())
-        except KeyboardInterrupt:
-            log.info("stopped; %s", remedy)
-            sys.exit(INTERRUPTED)
-        except UserError as error:
-            sys.stderr.write(f"error: {error}\n")
-            sys.exit(2)
+        status = _status_of(job, remedy)
+    if status == INTERRUPTED:
+        # Threads that wait for a network would hold the end.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _status_of(job: Callable[[], int], remedy: str) -> int:
+    try:
+        return job()
+    except KeyboardInterrupt:
+        log.info("stopped; %s", remedy)
+        return INTERRUPTED
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
 
 
 def _module_of(options: type) -> str:

@@ -1,0 +1,135 @@
+"""The main job on a few images: without a cluster, and otherwise as with one."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lib.common.demo import EXPECTED, make_demo
+from lib.scoring import in_process
+from lib.scoring.placement import Placement, Size
+from tests.bundles import make_bundle
+from tests.ray_head import Job, RayHead, run_job, wait_until
+from tests.s3_server import Fault, Proxy, S3Server
+
+SCORE = "jobs.score"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo(str(folder))
+    return folder
+
+
+@pytest.fixture
+def alone() -> dict[str, str]:
+    """The environment of a job without a cluster."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+
+def labels(output: Path) -> pd.DataFrame:
+    return pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
+
+
+def test_as_on_a_cluster(demo: Path, head: RayHead, alone: dict[str, str], tmp_path: Path) -> None:
+    found = {}
+    for name, environment in (("here", alone), ("cluster", head.environment)):
+        output, log = tmp_path / name, tmp_path / f"{name}.log"
+        status, text = run_job(environment, log, SCORE, "--images", demo, "--output", output)
+        assert status == 0, text
+        assert "10 of 10 images (100%)" in text
+        found[name] = labels(output)
+    here, cluster = found["here"], found["cluster"]
+    assert dict(zip(here["uri"].str.rpartition("/")[2], here["status"], strict=True)) == EXPECTED
+    pd.testing.assert_frame_equal(
+        here.drop(columns="faces"), cluster.drop(columns="faces"), atol=1e-3
+    )
+
+
+def test_without_ray_and_tensorflow_and_soon(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = (
+        "import sys; from jobs.score import main; "
+        f"status = main(['--images', {str(demo)!r}, '--output', {str(tmp_path / 'out')!r}]); "
+        "print(status, sorted({'ray', 'tensorflow'} & set(sys.modules)))"
+    )
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", program]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("images", "wanted", "address", "suits"),
+    [
+        (256, Placement(), None, True),
+        (257, Placement(), None, False),
+        (1, Placement(faces=Size(actors=2)), None, False),
+        (1, Placement(layout="separate"), None, False),
+        (1, Placement(), "127.0.0.1:6379", False),
+    ],
+)
+def test_a_cluster_is_used_where_it_is_wanted(
+    images: int,
+    wanted: Placement,
+    address: str | None,
+    suits: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert in_process.suits(images, wanted) == suits
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_while_it_waits_for_the_network_then_started_again(
+    signal_: int,
+    demo: Path,
+    model: Path,
+    s3: S3Server,
+    proxy: Proxy,
+    alone: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    bucket = s3.bucket(f"few-{signal_}")
+    for number in range(90):
+        (bucket / f"{number:02}.jpg").write_bytes((demo / "portrait_small.jpg").read_bytes())
+    output, log = tmp_path / "out", tmp_path / "log"
+    command = [
+        *(SCORE, "--images", f"s3://few-{signal_}", "--output", output, "--model", model),
+        *("--s3.endpoint", proxy.endpoint, "--s3.region", "us-east-1"),
+    ]
+
+    def rule(method: str, key: str, _: int) -> Fault | None:
+        return "hang" if method == "GET" and key.endswith("70.jpg") else None
+
+    proxy.rule = rule
+    with Job(alone, log, *command) as job:
+        wait_until(lambda: proxy.hanging.is_set() and (output / "labels").is_dir(), 60)
+        wait_until(lambda: len(list((output / "labels").glob("*.parquet"))) >= 2, 60)
+        job.process.send_signal(signal_)
+        asked = time.monotonic()
+        status = job.finish(20)
+        assert time.monotonic() - asked < 5
+        if signal_ != signal.SIGKILL:
+            assert status == 130
+            assert "the same command goes on where it was" in job.output
+            assert "Traceback" not in job.output
+    assert len(labels(output)) == 64
+    proxy.reset()
+    status, text = run_job(alone, log, *command)
+    assert status == 0, text
+    found = labels(output)
+    assert found["id"].tolist() == list(range(90))
+    assert (found["status"] == "ok").all()
