@@ -36,6 +36,7 @@ from lib.scoring import engine, pipeline
 from lib.models.bundle import read_bundle
 from lib.scoring.placement import AHEAD, FACES, MODELS, Pool
 from lib.scoring.row_writer import RowWriter
+from lib.scoring.rows import Rows, block_rows
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.face_arrays import face_column
 from lib.scoring.stages.stage import Stage, Stopwatch
@@ -157,7 +158,9 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         output = Path(folder)
         manifest = output / "manifest.parquet"
         pq.write_table(
-            pa.table({"id": range(images), "uri": [f"{i:09}" for i in range(images)]}), manifest
+            pa.table({"id": range(images), "uri": [f"{i:09}" for i in range(images)]}),
+            manifest,
+            row_group_size=block_rows(images),
         )
         pools = [Pool(FACES, (FACES,), gpus, 1.0, least=gpus),
                  Pool(MODELS, ("age", "gender"), gpus, 0.1, 1.0, least=gpus)]  # fmt: skip
@@ -166,9 +169,16 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         with cluster(gpus, output), engine.cluster():
             seconds = engine.WorkSeconds("simulated")
             started = time.time()
-            rows = pipeline.Rows([str(manifest)], None, images, ["id", "uri"]).read()
+            source = Rows((str(manifest),), None, images, ("id", "uri"))
             writer = RowWriter(folder_of(output) / "labels", "simulated")
-            rows = pipeline.label(rows, sleeping, pools, seconds, writer)  # type: ignore[arg-type]
+            rows = pipeline.label(
+                pipeline.places_of(source.blocks()),
+                sleeping,  # type: ignore[arg-type]
+                pools,
+                seconds,
+                source,
+                writer,
+            )
             for _ in rows.iter_batches(batch_size=None):
                 pass
             busy = seconds.total()[MODELS]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from lib.scoring.labelling import LARGEST_BLOCK
 from lib.scoring.placement import AHEAD
+from lib.scoring.rows import LARGEST_BLOCK
 
 LISTED = 1000
 """Keys that one LIST request gives."""

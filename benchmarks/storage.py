@@ -38,8 +38,10 @@ from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.commits import committed, recover, write_remaining
 from lib.output.counts import LabelCounts, rows_missing_and_repeated
-from lib.scoring.labelling import BATCH_BYTES, Worker
+from lib.scoring.labelling import BATCH_BYTES
+from lib.scoring.placement import FACES, Pool
 from lib.scoring.row_writer import RowWriter
+from lib.scoring.rows import Rows, block_rows
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
@@ -205,6 +207,17 @@ class Hash:
         return pa.table({"id": batch["id"], "status": status, "sha256": hashes})
 
 
+@dataclass
+class Hashing:
+    """Stands in for `lib.scoring.labelling.Labelling`."""
+
+    options: StorageOptions
+
+    def stages(self, pool: Pool, last: bool) -> list[Stage]:
+        """Fetch and hash."""
+        return [Fetch(10**7, storage=self.options), Hash()]
+
+
 def hash_all(endpoint: str, work: Path, rows: int) -> None:
     """The job, but for the models: list, resume, fetch, hash, commit."""
     from lib.scoring import engine, pipeline
@@ -220,25 +233,20 @@ def hash_all(endpoint: str, work: Path, rows: int) -> None:
         manifest = write_manifest(archive, output / "manifest")
     done = committed(output / "labels", manifest.next_id)
     remaining = output / "remaining"
-    left = sum(write_remaining(manifest, output / "manifest", done, remaining))
+    group_rows = block_rows(manifest.images - int(done.sum()))
+    left = write_remaining(manifest, output / "manifest", done, remaining, group_rows)
+    rows_left = Rows(tuple(f"{remaining.path}/{name}" for name in remaining.files()), None, left)
+    pools = [Pool(FACES, (FACES,), 2, 0.8, least=2)]
     writer = RowWriter(output / "labels", uuid.uuid4().hex)
     with engine.cluster():
-        files = [f"{remaining.path}/{name}" for name in remaining.files()]
-        dataset = (
-            pipeline.Rows(files, None, left)
-            .read()
-            .map_batches(
-                Worker,
-                fn_constructor_args=(
-                    [Fetch(10**7, storage=options), Hash()], lambda seconds: None, writer
-                ),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=engine.pool(2, 2),
-                num_cpus=0.8,
-            )
-        )  # fmt: skip
-        for _ in dataset.iter_batches(batch_size=None):
+        hashes = pipeline.label(
+            pipeline.places_of(rows_left.blocks()),
+            Hashing(options),  # type: ignore[arg-type]
+            pools,
+            source=rows_left,
+            writer=writer,
+        )
+        for _ in hashes.iter_batches(batch_size=None):
             pass
     recover(output)
 

@@ -35,6 +35,7 @@ from lib.scoring import in_process
 from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Growth, Layout, Placement, Size
 from lib.scoring.row_writer import RowWriter
+from lib.scoring.rows import Rows, block_rows
 from lib.scoring.schema import STATUSES, label_columns
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.rows import model_id
@@ -263,10 +264,11 @@ def label_images(
     counts = LabelCounts(labels)
     started = time.monotonic()
     work_seconds: dict[str, float] = {}
-    left = write_remaining(manifest, output / "manifest", done, remaining)
+    group_rows = block_rows(manifest.images - int(done.sum()))
+    left = write_remaining(manifest, output / "manifest", done, remaining, group_rows)
     if left:
         with Progress(manifest.images, counts.update, tell=RunMetrics(run, manifest.images)):
-            work_seconds = run_pipeline(options, bundle, remaining, sum(left), output, reading, run)
+            work_seconds = run_pipeline(options, bundle, remaining, left, output, reading, run)
     else:
         log.info("all images have their row already; nothing to do")
     remaining.delete_all()
@@ -279,7 +281,7 @@ def label_images(
         faces=count_faces(labels),
         model=model_id(bundle),
         seconds=time.monotonic() - started,
-        images_this_time=sum(left),
+        images_this_time=left,
         work_seconds=work_seconds,
     )
     return summary if left else summary.with_work_of_before(output)
@@ -313,8 +315,8 @@ def run_pipeline(
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring import pipeline
 
-    files = [f"{remaining.path}/{name}" for name in remaining.files()]
-    rows = pipeline.Rows(files, remaining.filesystem, count)
+    files = tuple(f"{remaining.path}/{name}" for name in remaining.files())
+    rows = Rows(files, remaining.filesystem, count)
     return pipeline.write(rows, labelling, options.placement, HOW_TO_GO_ON, run, writer)
 
 

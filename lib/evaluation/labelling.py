@@ -63,9 +63,10 @@ def _labels(
     """The label rows of all faces, in any order."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring.labelling import Labelling
-    from lib.scoring.pipeline import Rows, labelled
+    from lib.scoring.pipeline import labelled
+    from lib.scoring.rows import Rows
 
-    rows = Rows(list(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
+    rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
     labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
     with labelled(rows, labelling, placement, "run it again") as labels:
         return _collect(labels.rows, count)

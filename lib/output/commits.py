@@ -98,22 +98,33 @@ def forget(labels: Folder, ids: NDArray[np.int64]) -> int:
 
 
 def write_remaining(
-    manifest: Manifest, folder: Folder, done: NDArray[np.bool_], target: Folder
-) -> list[int]:
+    manifest: Manifest,
+    folder: Folder,
+    done: NDArray[np.bool_],
+    target: Folder,
+    group_rows: int,
+) -> int:
     """Copy the rows of the manifest that are not done, one file for each of its files.
 
+    Args:
+        manifest: of the archive.
+        folder: its files.
+        done: by id, (next_id,).
+        target: for the copies.
+        group_rows: rows of a row group.
+
     Returns:
-        The number of rows in each file.
+        The number of rows.
     """
     target.delete_all()
-    counts: list[int] = []
+    count = 0
     for part in manifest.parts:
         rows = folder.read_table(part)
         rows = rows.filter(pa.array(~done[rows["id"].to_numpy()]))
         if len(rows):
-            target.write_table(f"part-{len(counts):05}.parquet", rows, group_rows=10_000)
-            counts.append(len(rows))
-    return counts
+            target.write_table(part, rows, group_rows)
+            count += len(rows)
+    return count
 
 
 def compact(output: Folder) -> int:

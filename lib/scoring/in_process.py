@@ -36,7 +36,7 @@ def label_here(
     tasks = tuple(labelling.bundle.networks)
     everything = Pool(FACES, (FACES, *tasks), 1, cpus=len(os.sched_getaffinity(0)))
     seconds: Counter[str] = Counter()
-    worker = Worker(labelling.stages(everything, last=True), seconds.update, writer)
+    worker = Worker(labelling.stages(everything, last=True), seconds.update, writer=writer)
     for table in images:
         for start in range(0, len(table), BATCH):
             for _ in worker(table.slice(start, BATCH)):

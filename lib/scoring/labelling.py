@@ -11,6 +11,7 @@ from lib.images import Limits
 from lib.models.bundle import Bundle, Precision
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, place
 from lib.scoring.row_writer import RowWriter
+from lib.scoring.rows import Block, Rows
 from lib.scoring.schema import KEYS
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
@@ -20,10 +21,6 @@ from lib.scoring.stages.stage import BATCH, Chain, Stage
 
 BATCH_BYTES = 64 << 20
 """Encoded images of a batch, where their sizes are known before they are read."""
-BLOCKS = 48
-SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
-"""A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
-when a run is killed and leave no worker idle at the end; large ones make fewer files."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +77,32 @@ class Labelling:
         return chain
 
 
-def block_count(images: int) -> int:
-    """Blocks for that many images."""
-    rows = min(max(1, round(images / BLOCKS / SMALLEST_BLOCK)) * SMALLEST_BLOCK, LARGEST_BLOCK)
-    return max(1, -(-images // rows))
-
-
 class Worker:
     """The stages of a pool in one process.
 
     Args:
         stages: in order.
         report: called now and then with the seconds that each kind of work took.
-        writer: for the rows of each block; None: they are passed on.
+        rows: reads the rows of a block, which then are descriptions of blocks; None: it gets the rows.
+        writer: for the label rows of each block; None: they are passed on.
     """
 
     def __init__(
         self,
         stages: Sequence[Stage],
         report: Callable[[dict[str, float]], None],
+        rows: Rows | None = None,
         writer: RowWriter | None = None,
     ) -> None:
         self._chain = Chain(stages, report)
+        self._rows = rows
         self._writer = writer
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Send a block through the stages, batch by batch."""
+        if self._rows is not None:
+            (where,) = block.to_pylist()
+            block = self._rows.read(Block(**where))
         rows = self._chain.stream(block, BATCH, BATCH_BYTES)
         if self._writer is None:
             yield from rows

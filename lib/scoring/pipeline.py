@@ -11,54 +11,14 @@ from lib.scoring import engine
 
 # isort: split
 # Only behind the engine, which sets up the environment for Ray Data.
-import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet as pq
 import ray.data
 
 from lib.scoring import rates
-from lib.scoring.labelling import Labelling, Worker, block_count
-from lib.scoring.placement import TASK_CPUS, Cluster, Placement, Pool
+from lib.scoring.labelling import Labelling, Worker
+from lib.scoring.placement import Cluster, Placement, Pool
 from lib.scoring.row_writer import RowWriter
-
-READERS = 2
-"""Tasks that read the rows: each is a process of its own, and rows of a manifest are small. Labelled
-faces hold their images: there it bounds how fast a large cluster is fed."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows to label, in Parquet files.
-
-    Attributes:
-        files: on the file system.
-        filesystem: where the files are; None: on this machine.
-        count: rows of all files together.
-        columns: to read; None: all.
-    """
-
-    files: Sequence[str]
-    filesystem: pyarrow.fs.FileSystem | None
-    count: int
-    columns: Sequence[str] | None = None
-
-    def read(self) -> ray.data.Dataset:
-        """The rows, in blocks of the right size."""
-        return ray.data.read_parquet(
-            list(self.files),
-            columns=None if self.columns is None else list(self.columns),
-            filesystem=self.filesystem,
-            partitioning=None,
-            override_num_blocks=block_count(self.count),
-            num_cpus=TASK_CPUS,
-            concurrency=READERS,
-        )
-
-    def first_rows(self, file: str) -> pa.Table:
-        """The first row group of a file: the rows of a manifest, but not gigabytes of faces."""
-        columns = None if self.columns is None else list(self.columns)
-        with pq.ParquetFile(file, filesystem=self.filesystem) as rows:
-            return rows.read_row_group(0, columns)
+from lib.scoring.rows import Block, Rows, sample
+from lib.scoring.stages.stage import BATCH
 
 
 @dataclass(frozen=True)
@@ -98,12 +58,11 @@ def labelled(
     """
     with engine.failures_in_one_line(remedy), engine.cluster() as resources:
         cluster = Cluster.of(resources, wanted.max_cluster)
-        pools = labelling.pools(wanted, cluster, block_count(rows.count))
-        pools = rates.sized(
-            labelling, pools, wanted, lambda: rates.sample(rows.first_rows, rows.files)
-        )
+        blocks = rows.blocks()
+        pools = labelling.pools(wanted, cluster, len(blocks))
+        pools = rates.sized(labelling, pools, wanted, lambda: sample(rows, blocks, BATCH))
         seconds = engine.WorkSeconds(run)
-        labels = label(rows.read(), labelling, pools, seconds, writer)
+        labels = label(places_of(blocks), labelling, pools, seconds, rows, writer)
         yield Labelled(labels, seconds.total)
 
 
@@ -122,31 +81,44 @@ def write(
         return labels.work_seconds()
 
 
+def places_of(blocks: Sequence[Block]) -> ray.data.Dataset:
+    """Where the rows of the blocks are; the workers read them, so that no others are needed for that."""
+    places = [block._asdict() for block in blocks]
+    return ray.data.from_items(places, override_num_blocks=len(places))
+
+
 def label(
     rows: ray.data.Dataset,
     labelling: Labelling,
     pools: Sequence[Pool],
     report: Callable[[dict[str, float]], None] = lambda seconds: None,
+    source: Rows | None = None,
     writer: RowWriter | None = None,
 ) -> ray.data.Dataset:
     """Send rows through all pools; streaming, hence nothing is computed yet.
 
     Args:
-        rows: what the source of `labelling` takes.
+        rows: what the source of `labelling` takes, or where the blocks of these rows are.
         labelling: what is to be done.
         pools: where, in the order in which an image passes them.
         report: called now and then with the seconds that each kind of work took.
+        source: reads the rows of each block; None: they are there.
         writer: for the label rows; None: they are passed on.
 
     Returns:
         The rows of `lib.scoring.schema`, in any order; with a writer, how many of each block it wrote.
     """
     for pool in pools:
-        last = pool is pools[-1]
+        first, last = pool is pools[0], pool is pools[-1]
         # `map_batches` itself refuses whole blocks where GPUs are asked for; the rest is the same.
         rows = rows.map_batches_internal(
             Worker,
-            fn_constructor_args=(labelling.stages(pool, last), report, writer if last else None),
+            fn_constructor_args=(
+                labelling.stages(pool, last),
+                report,
+                source if first else None,
+                writer if last else None,
+            ),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,

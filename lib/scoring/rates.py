@@ -18,8 +18,6 @@ from lib.scoring.stages.stage import BATCH, Chain, Stage
 
 log = logging.getLogger("pools")
 
-PARTS = 8
-"""Files of the list of images from which the sample comes."""
 FEWEST_FACES = 4
 LOG_EVERY_SECONDS, GIVE_UP_SECONDS = 30, 1800
 
@@ -68,23 +66,6 @@ def _log_rates(pools: Sequence[Pool], rates: Mapping[str, float]) -> None:
             pool.name, rates[pool.name] / rates[faces.name], faces.name,
             pool.actors * rates[pool.name], found,
         )  # fmt: skip
-
-
-def sample(read: Callable[[str], pa.Table], parts: Sequence[str]) -> pa.Table:
-    """Give a batch of rows from all parts, because the first rows may all be without a face.
-
-    Args:
-        read: gives the rows of a part.
-        parts: names of all.
-    """
-    some = parts[:: max(1, len(parts) // PARTS)][:PARTS]
-    each = -(-BATCH // len(some))
-    tables = [read(part) for part in some]
-    picked = []
-    for table in tables:
-        count = min(each, len(table))
-        picked.append(table.take([len(table) * n // count for n in range(count)]))
-    return pa.concat_tables(picked).slice(0, BATCH)
 
 
 def described(pool: Pool) -> str:

@@ -5,11 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lib.scoring.rates import sample
 from tests.bundles import make_bundle
 from tests.ray_head import PROJECT, RayHead
 
@@ -50,15 +48,3 @@ def test_a_worker_of_each_pool_is_measured(head: RayHead, tmp_path: Path, good: 
     rates = json.loads(done.stdout.splitlines()[-1])
     assert set(rates) == ({"faces", "models"} if good else set())
     assert all(rate > 0 for rate in rates.values())
-
-
-@pytest.mark.parametrize(("parts", "rows"), [(1, 500), (3, 40), (20, 100), (1, 5)])
-def test_a_sample_comes_from_all_over(parts: int, rows: int) -> None:
-    tables = {
-        f"{number}": pa.table({"id": range(number * rows, (number + 1) * rows)})
-        for number in range(parts)
-    }
-    ids = sample(tables.__getitem__, list(tables))["id"].to_pylist()
-    assert len(ids) == len(set(ids)) == min(32, parts * rows)
-    assert min(ids) == 0
-    assert max(ids) >= 0.6 * parts * rows

@@ -1,0 +1,95 @@
+"""The rows to label, in Parquet files, and the blocks that they are shared out in."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+BLOCKS = 48
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
+"""A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
+when a run is killed and leave no worker idle at the end; large ones make fewer files."""
+READS_AT_A_TIME = 8
+
+
+def block_rows(images: int) -> int:
+    """Rows of a block where there are so many images."""
+    return min(max(1, round(images / BLOCKS / SMALLEST_BLOCK)) * SMALLEST_BLOCK, LARGEST_BLOCK)
+
+
+class Block(NamedTuple):
+    """Where the rows of a block are.
+
+    Attributes:
+        file: in the file system.
+        group: number of the row group.
+        start: first row in it.
+        rows: number of rows.
+    """
+
+    file: str
+    group: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to label, in Parquet files; small, so that it travels to the workers, which read them.
+
+    Rows are read a row group at a time: it pays to make them as large as blocks.
+
+    Attributes:
+        files: in the file system.
+        filesystem: where the files are; None: on this machine.
+        count: rows of all files together.
+        columns: to read; None: all.
+    """
+
+    files: tuple[str, ...]
+    filesystem: pyarrow.fs.FileSystem | None
+    count: int
+    columns: tuple[str, ...] | None = None
+
+    def blocks(self) -> list[Block]:
+        """All blocks, in the order of the rows."""
+        most = block_rows(self.count)
+        with ThreadPoolExecutor(READS_AT_A_TIME) as threads:
+            return [
+                Block(file, group, start, min(most, rows - start))
+                for file, groups in zip(
+                    self.files, threads.map(self._groups, self.files), strict=True
+                )
+                for group, rows in enumerate(groups)
+                for start in range(0, rows, most)
+            ]
+
+    def read(self, block: Block) -> pa.Table:
+        """The rows of a block."""
+        columns = None if self.columns is None else list(self.columns)
+        with self._open(block.file) as opened:
+            return opened.read_row_group(block.group, columns).slice(block.start, block.rows)
+
+    def _groups(self, file: str) -> list[int]:
+        with self._open(file) as opened:
+            groups = opened.metadata.num_row_groups
+            return [opened.metadata.row_group(number).num_rows for number in range(groups)]
+
+    def _open(self, file: str) -> pq.ParquetFile:
+        return pq.ParquetFile(file, filesystem=self.filesystem)
+
+
+def sample(rows: Rows, blocks: Sequence[Block], count: int) -> pa.Table:
+    """Some rows from all over, because the first ones may all be without a face."""
+    some = blocks[:: max(1, len(blocks) // READS_AT_A_TIME)][:READS_AT_A_TIME]
+    each = -(-count // len(some))
+    picked = []
+    for block in some:
+        table = rows.read(block)
+        wanted = min(each, len(table))
+        picked.append(table.take([len(table) * n // wanted for n in range(wanted)]))
+    return pa.concat_tables(picked).slice(0, count)
