@@ -6,7 +6,8 @@ For chips (already face crops) and photographs (repeated up to a number), in one
 steady state, from the first committed file to the last, against one single-threaded process for each
 core that runs the same stages over the same images without Ray, the best that the cores can do. The
 loops run before and after the job and count with their mean, because machines drift. Memory is the
-largest sum over all processes of the job, shared pages divided among those that share them.
+largest sum over all processes of the job, shared pages divided among those that share them. With
+--before CHECKOUT the job of an earlier version runs over the same images, too.
 """
 
 import os
@@ -28,7 +29,7 @@ import pyarrow as pa
 import tyro
 
 from lib.archive.entry import SUFFIXES
-from lib.faces.registry import DetectorName, DetectorSpec
+from lib.faces.registry import DEFAULT_DETECTOR, NO_DETECTOR, DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.counts import LabelCounts
@@ -54,6 +55,7 @@ class Options:
         photo_count: The photographs are repeated to this many.
         few_chips: Chips of the run whose memory that of all chips is compared with.
         model: Bundle folder of the model.
+        before: Checkout of an earlier version, which labels with its own defaults.
     """
 
     chips: tuple[Path, ...] = ()
@@ -61,6 +63,7 @@ class Options:
     photo_count: int = 1000
     few_chips: int = 5000
     model: Path = Path("models/default")
+    before: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,25 @@ def main() -> None:
         work = Path(folder)
         if options.chips:
             images = unpack(options.chips, work / "chips")
-            whole = compare("chips", images, "none", options.model, work)
-            few = run_job(images[0].parent, "none", options.model, work, options.few_chips)
+            whole = compare("chips", images, "none", options, work)
+            few = run_job(images[0].parent, ("--detector", NO_DETECTOR), work, options.few_chips)
             print(f"memory at {few.rows:,} chips: {few.peak_memory / 2**20:,.0f} MiB; "
                   f"at {whole.rows:,}: {whole.peak_memory / few.peak_memory:.2f} of that")  # fmt: skip
         if options.photos:
             images = repeat(options.photos, options.photo_count, work / "photos")
-            compare("photographs", images, "mtcnn", options.model, work)
+            compare("photographs", images, DEFAULT_DETECTOR, options, work)
 
 
 def compare(
-    name: str, images: list[Path], detector: DetectorName, model: Path, work: Path
+    name: str, images: list[Path], detector: DetectorName, options: Options, work: Path
 ) -> JobRun:
-    """Loops, job, loops."""
+    """Loops, job, loops; and the job of an earlier version."""
+    model = options.model
     # Else the kernel writes what was just made to the disk, on the very cores that are measured.
     os.sync()
     before = run_loops(images, detector, model)
-    job = run_job(images[0].parent, detector, model, work)
+    labelling = ("--detector", detector, "--model", str(model.resolve()))
+    job = run_job(images[0].parent, labelling, work)
     loops = (before + run_loops(images, detector, model)) / 2
     print(f"{name}: {len(images):,} images, detector {detector}, {CORES} cores")
     print(
@@ -107,23 +112,38 @@ def compare(
     print(f"  job, steady state:  {job.images_per_second:8.1f} images/s")
     print(f"  {CORES} bare loops:       {loops:8.1f} images/s")
     print(f"  ratio:              {job.images_per_second / loops:8.2f}")
+    if options.before is not None:
+        # An earlier version does not know a detector that is the default now.
+        more = ("--detector", detector) if detector == NO_DETECTOR else ()
+        old = run_job(images[0].parent, more, work, checkout=options.before)
+        print(
+            f"  job before: {old.rows:,} rows in {old.seconds:.0f} s, first after "
+            f"{old.startup_seconds:.1f} s, {old.images_per_second:.1f} images/s, "
+            f"{old.peak_memory / 2**20:,.0f} MiB; now "
+            f"{job.images_per_second / old.images_per_second:.2f} times the speed"
+        )
     return job
 
 
 def run_job(
-    folder: Path | str, detector: DetectorName, model: Path, work: Path, limit: int | None = None,
-    more: Sequence[str] = (),
-) -> JobRun:  # fmt: skip
+    folder: Path | str,
+    options: Sequence[str],
+    work: Path,
+    limit: int | None = None,
+    checkout: Path = Path(),
+) -> JobRun:
     """Run the job as a user does and watch its files and its memory; they stay in `work/output`."""
     output = work / "output"
     shutil.rmtree(output, ignore_errors=True)
     command = [
         *(sys.executable, "-m", "jobs.score", "--images", str(folder), "--output", str(output)),
-        *("--model", str(model), "--detector", detector, *more),
+        *options,
         *(("--limit", str(limit)) if limit else ()),
     ]
     started = looked = time.time()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=checkout
+    )
     peak = 0
     counts = LabelCounts(output / "labels")
     seen = [(started, 0)]

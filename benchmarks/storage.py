@@ -158,7 +158,12 @@ def compare(options: Options, server: S3Server, work: Path) -> None:
     # Local files before and after the others, because machines drift.
     for name, source in [*sources.items(), ("local again", sources["local"])]:
         more = ("--s3.endpoint", server.endpoint, "--s3.region", "us-east-1")
-        run = run_job(source, "none", options.model, work, options.limit, more)
+        run = run_job(
+            source,
+            ("--detector", "none", "--model", str(options.model.resolve()), *more),
+            work,
+            options.limit,
+        )
         labels = pd.read_parquet(work / "output" / "labels")
         assert (labels["status"] == "ok").all()
         names = labels["uri"].str.replace("#", "/").str.rsplit("/").str[-1]
