@@ -9,10 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-# Ray Data's second Parquet reader lists files in tasks of a whole CPU each, which never start where
-# pools hold nearly all CPUs, and it merges small files into one block. It reads this on import.
-os.environ["RAY_DATA_USE_DATASOURCE_V2"] = "0"
-# Ray Data reports its usage in a process of its own, which takes seconds to start.
+# Ray Data reports its usage in a process of its own, which takes seconds to start. It reads this on import.
 os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 
 import ray
