@@ -69,7 +69,8 @@ class Options:
         limit: Label only the first N images.
         column: The column of tables that holds the images, or their names; found by itself if there
             is only one of bytes, or one called uri, url, path, file or image.
-        carry: Columns of tables that go into the labels with each image.
+        carry: Columns of tables that go into the labels with each image; split: also that of folders and
+            shards named train, val, test and the like.
         all_files: Label system files, too, such as ._x.jpg and what lies in @eaDir/ or __MACOSX/.
         retry: Label again what has one of these statuses, such as download_error.
         update: List the archive again, and label what is new or has changed since.

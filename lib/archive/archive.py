@@ -5,7 +5,7 @@
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from lib.archive.entry import (
 )
 from lib.archive.image_column import NoImageColumnError
 from lib.archive.listing import BucketListing, LocalListing
+from lib.archive.pending import Listed, Pending, wait_for
 from lib.archive.selection import Selection
 from lib.archive.sources import (
     FILES,
@@ -34,11 +35,13 @@ from lib.archive.sources import (
     SingleFile,
     TableFolder,
     checked_path,
+    folder_of,
     open_url,
     outermost,
 )
+from lib.archive.splits import SPLIT, split_of
 from lib.archive.tables import Table, TableError
-from lib.archive.tar_ranges import Found, ranges
+from lib.archive.tar_ranges import ranges
 from lib.common.errors import UserError, reason_of
 from lib.storage.buckets import open_bucket
 from lib.storage.fetch import URL_SCHEMES, local_etag
@@ -71,21 +74,6 @@ class Position(NamedTuple):
     place: int = -1
 
 
-class _Listed(NamedTuple):
-    """An image or a skipped file, the file that holds it, and its place there; None: the whole file."""
-
-    file: str
-    place: int | None
-    found: Entry | Skip
-
-
-class _Pending(NamedTuple):
-    """The members of a range of a tar, which a thread is listing."""
-
-    tar: str
-    members: Future[list[Found]]
-
-
 @dataclass(frozen=True)
 class Reading:
     """How the sources are read.
@@ -93,7 +81,8 @@ class Reading:
     Attributes:
         column: of tables: holds the images or their names; None finds it.
         unpack: look into the tars and tables that lie in folders.
-        carry: columns of tables whose values go with each image into its label.
+        carry: columns of tables whose values go with each image into its label; `split` is that of its
+            place (`lib.archive.splits`) where a table has no such column, or the image is in none.
         storage: how files are reached.
         all_files: take system files, too (`lib.archive.system_files`).
         exclude: folders that are passed over where they lie below a source, such as the run's own output.
@@ -182,60 +171,68 @@ class Archive:
                     self.position = Position(number, file)
                 else:
                     self.position = Position(number, done, file, place)
-                yield found
+                yield self._with_split(found, self._listings[number])
         self._check_column()
 
-    def _listed(self, start: Position) -> Iterator[_Listed]:
+    def _with_split(self, entry: Entry, listing: Listing) -> Entry:
+        """An image that is in no table, with the split that its place names."""
+        carry = self._reading.carry
+        if SPLIT not in carry or entry.extra:
+            return entry
+        split = split_of(entry.uri, folder_of(listing))
+        return entry._replace(extra=tuple(split if name == SPLIT else None for name in carry))
+
+    def _listed(self, start: Position) -> Iterator[Listed]:
         """Everything of one source, in order; several ranges of tars are listed at the same time."""
-        waiting: deque[_Listed | _Pending] = deque()
+        waiting: deque[Listed | Pending] = deque()
         ranges_ahead = 0
         with ThreadPoolExecutor(RANGES_AT_A_TIME, "tars") as threads:
             for item in self._items(start, threads):
                 waiting.append(item)
-                ranges_ahead += isinstance(item, _Pending)
+                ranges_ahead += isinstance(item, Pending)
                 while waiting and (
-                    isinstance(waiting[0], _Listed)
+                    isinstance(waiting[0], Listed)
                     or ranges_ahead > RANGES_AT_A_TIME
                     or len(waiting) > MOST_AHEAD
                 ):
-                    ranges_ahead -= isinstance(waiting[0], _Pending)
-                    yield from _wait_for(waiting.popleft(), start)
+                    ranges_ahead -= isinstance(waiting[0], Pending)
+                    yield from wait_for(waiting.popleft(), start.part, start.place)
             for item in waiting:
-                yield from _wait_for(item, start)
+                yield from wait_for(item, start.part, start.place)
 
-    def _items(self, start: Position, threads: ThreadPoolExecutor) -> Iterator[_Listed | _Pending]:
+    def _items(self, start: Position, threads: ThreadPoolExecutor) -> Iterator[Listed | Pending]:
         for file in self._listings[start.source].files(start.done):
             if isinstance(file, Skip):
-                yield _Listed("", None, file)
+                yield Listed("", None, file)
             elif not is_image(file.uri) and not self._reading.unpack:
-                yield _Listed("", None, Skip("other file type"))
+                yield Listed("", None, Skip("other file type"))
             elif isinstance(file, Entry):
-                yield _Listed(file.uri, None, file)
+                yield Listed(file.uri, None, file)
             elif self.known and (entries := self.known(file)) is not None:
-                yield from (_Listed(file.uri, entry.offset, entry) for entry in entries)
+                yield from (Listed(file.uri, entry.offset, entry) for entry in entries)
             elif suffix_of(file.uri) == TAR:
                 for part in ranges(file, self._reading.storage, self._reading.all_files):
-                    yield _Pending(file.uri, threads.submit(part.members))
+                    yield Pending(file.uri, threads.submit(part.members))
             elif suffix_of(file.uri) in TABLES:
                 yield from self._rows(file, start)
             else:
-                yield _Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
+                yield Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
 
-    def _rows(self, file: File, start: Position) -> Iterator[_Listed]:
+    def _rows(self, file: File, start: Position) -> Iterator[Listed]:
         listing = self._listings[start.source]
         table = self._table(file, listing)
         seen = start.place if file.uri == start.part else -1
         try:
             if reason := self._why_passed_over(table, listing):
-                yield _Listed(file.uri, None, Skip(reason))
+                yield Listed(file.uri, None, Skip(reason))
                 return
             for place, entry in table.entries(seen + 1):
-                yield _Listed(file.uri, place, entry)
+                yield Listed(file.uri, place, entry)
         except TableError as error:
             if isinstance(listing, SingleFile):
                 raise
             if error.place > seen:
-                yield _Listed(file.uri, error.place, table.rest(error))
+                yield Listed(file.uri, error.place, table.rest(error))
 
     def _why_passed_over(self, table: Table, listing: Listing) -> str | None:
         """The reason to pass over a table; None to take it.
@@ -299,6 +296,8 @@ class Archive:
                 break  # the types are known
         if found is not None:
             return list(found)
+        if self._reading.carry == (SPLIT,):
+            return [pa.field(SPLIT, pa.string())]
         raise UserError(
             f"--carry {' '.join(self._reading.carry)}: only tables have further columns, and there is "
             f"none in {', '.join(map(repr, self._sources))}"
@@ -322,7 +321,8 @@ class Archive:
     def _table(self, file: File, listing: Listing) -> Table:
         reading = self._reading
         base = listing.base if isinstance(listing, TableFolder) else file.uri.rpartition("/")[0]
-        return Table(file, base, reading.column, reading.carry, reading.storage)
+        split = split_of(file.uri, folder_of(listing)) if SPLIT in reading.carry else None
+        return Table(file, base, reading.column, reading.carry, reading.storage, split)
 
     def _open(self, source: str) -> Listing:
         listing = self._open_any(with_lower_scheme(source))
@@ -384,13 +384,3 @@ class Archive:
         skipped = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.items())
         names = ", ".join(SUFFIXES)
         return f"no image in {sources} (passed over: {skipped or 'nothing'}); images end in {names}"
-
-
-def _wait_for(item: _Listed | _Pending, start: Position) -> Iterator[_Listed]:
-    """The item, or the members of a range as soon as it is listed; those before `start` left out."""
-    if isinstance(item, _Listed):
-        yield item
-        return
-    for place, found in item.members.result():
-        if item.tar != start.part or place > start.place:
-            yield _Listed(item.tar, place, found)

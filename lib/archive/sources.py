@@ -135,6 +135,15 @@ def _place(listing: Listing) -> str:
     return os.path.join(os.path.realpath(folder), name)
 
 
+def folder_of(listing: Listing) -> str:
+    """Path or URI of a source that is a folder; of a file its folder's."""
+    if isinstance(listing, LocalListing):
+        return listing.root
+    if isinstance(listing, SingleFile):
+        return listing.file.uri.rpartition("/")[0]
+    return listing.uri
+
+
 def open_url(source: str) -> SingleFile:
     """The source at a URL.
 

@@ -18,6 +18,7 @@ from lib.archive.entry import TABLES_OF_IMAGES, Entry, File, suffix_of
 from lib.archive.image_column import ImageColumn, column_of_names, image_column, is_bytes, is_text
 from lib.archive.image_names import is_data_uri, named_uri
 from lib.archive.row_groups import RowGroups, open_groups
+from lib.archive.splits import SPLIT
 from lib.common.errors import UserError, reason_of
 from lib.storage.fetch import open_file
 from lib.storage.options import StorageOptions
@@ -63,6 +64,7 @@ class Table:
         column: with the images, if chosen.
         carry: further columns, whose values go with each image.
         options: how files are reached.
+        split: that its place names, for the column `split` where it has none.
     """
 
     file: File
@@ -70,6 +72,7 @@ class Table:
     column: str | None
     carry: Sequence[str]
     options: StorageOptions
+    split: str | None = None
 
     def carried(self) -> list[pa.Field]:
         """The names and types of the carried columns; strings where the table has no types.
@@ -80,10 +83,12 @@ class Table:
         """
         schema = self._schema()
         self._check_carried(schema)
-        return [pa.field(name, _plain(schema.field(name).type)) for name in self.carry]
+        there = {field.name: _plain(field.type) for field in schema}
+        return [pa.field(name, there.get(name, pa.string())) for name in self.carry]
 
     def _check_carried(self, schema: pa.Schema) -> None:
-        missing = [name for name in self.carry if name not in schema.names]
+        known = schema.names if self.split is None else [*schema.names, SPLIT]
+        missing = [name for name in self.carry if name not in known]
         if missing:
             raise UserError(
                 f"{self.file.uri!r} has no column {', '.join(missing)}; it has "
@@ -166,15 +171,17 @@ class Table:
         self, groups: RowGroups, group: int, number: int, column: ImageColumn
     ) -> Iterator[tuple[int, Entry]]:
         wanted = _leaves(groups, group, column)
-        if not wanted and not self.carry:
+        there = [name for name in self.carry if name in groups.schema.names]
+        if not wanted and not there:
             for row in range(number, number + groups.counts[group]):
-                yield row, self._held(row, str(row), ())
+                yield row, self._held(row, str(row), (self.split,) * len(self.carry))
             return
         reads_images = column.content != "uri" and column.name in wanted
         rows = BATCH_ROWS_OF_IMAGES if reads_images else BATCH_ROWS
-        for batch in groups.batches(group, rows, [*self.carry, *wanted]):
+        for batch in groups.batches(group, rows, [*there, *wanted]):
             values = batch[column.name].to_pylist() if wanted else [None] * batch.num_rows
-            carried = [batch[name].to_pylist() for name in self.carry]
+            missing = [self.split] * batch.num_rows
+            carried = [batch[n].to_pylist() if n in there else missing for n in self.carry]
             for row in range(batch.num_rows):
                 extra = tuple(cells[row] for cells in carried)
                 yield from self._images(number, values[row], column, extra)
@@ -223,7 +230,8 @@ class Table:
             with open_file(self.file.uri, self.options) as file:
                 for number, row in self._rows(file):
                     if number >= first:
-                        extra = tuple(_text_of(row.get(name)) for name in self.carry)
+                        given = row if self.split is None else {SPLIT: self.split} | row
+                        extra = tuple(_text_of(given.get(name)) for name in self.carry)
                         yield number, self._named(str(number), _text_of(row.get(column)), extra)
         except _FAILURES as error:
             raise self._failure(error) from None

@@ -1,6 +1,7 @@
 """Damage that costs no pixel: chunks of a PNG that are not needed, the missing end of a JPEG.
 
-It is looked for only where decoding has failed, so that sound files pay nothing for it.
+It is looked for where decoding has failed, and in JPEGs whose last bytes are no end marker, so that sound
+files pay nothing for it.
 """
 
 import io

@@ -18,6 +18,7 @@ from lib.datasets.registry import DATASETS
 from lib.images import Limits, decode
 from lib.storage.folder import folder
 from lib.training.faces import read_labels
+from tests.made_faces import make_faces
 from tests.nasty import jpeg, quadrants
 
 SIDE = 64
@@ -212,6 +213,14 @@ def test_bands_are_trained_on(tmp_path: Path) -> None:
     labels = read_labels(faces)
     assert sorted(labels.spans["age"].tolist()) == [[0, 2], [50, 59], [70, 100]]
     assert sorted(labels.classes["age"]) == [1, 54, 85]
+
+
+def test_faces_of_earlier_versions_have_exact_ages(tmp_path: Path) -> None:
+    """They lack the columns of bands."""
+    faces = LabelledFaces(folder(make_faces(tmp_path, train=5, val=5)), "train")
+    assert read_labels(faces).spans == {}
+    truth = faces.truth()
+    assert truth["age_low"] == truth["age_high"] == truth["age"]
 
 
 @pytest.mark.parametrize(
