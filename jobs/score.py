@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -310,14 +311,16 @@ def run_pipeline(
         precision=options.precision,
     )
     writer = RowWriter(output / "labels", start=uuid.uuid4().hex)
+    files = tuple(f"{remaining.path}/{name}" for name in remaining.files())
+    rows = Rows(files, remaining.filesystem, count)
     if in_process.suits(count, options.placement):
-        images = (remaining.read_table(name) for name in remaining.files())
-        return in_process.label_here(images, labelling, writer)
+        seconds: Counter[str] = Counter()
+        for _ in in_process.label_here(rows, labelling, seconds.update, writer):
+            pass
+        return dict(seconds)
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring import pipeline
 
-    files = tuple(f"{remaining.path}/{name}" for name in remaining.files())
-    rows = Rows(files, remaining.filesystem, count)
     return pipeline.write(rows, labelling, options.placement, HOW_TO_GO_ON, run, writer)
 
 

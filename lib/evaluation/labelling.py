@@ -3,7 +3,8 @@
 import logging
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,12 +15,12 @@ from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
 from lib.faces.registry import NO_DETECTOR, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle
+from lib.scoring import in_process
+from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Placement
+from lib.scoring.rows import Rows
 from lib.scoring.stages.labelled_faces import ReadLabelledFaces
 from lib.scoring.stages.rows import model_id
-
-if TYPE_CHECKING:
-    import ray.data
 
 log = logging.getLogger("evaluate")
 
@@ -61,25 +62,24 @@ def _labels(
     bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, placement: Placement, count: int
 ) -> pa.Table:
     """The label rows of all faces, in any order."""
-    # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring.labelling import Labelling
-    from lib.scoring.pipeline import labelled
-    from lib.scoring.rows import Rows
-
     rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
     labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
+    if in_process.suits(count, placement):
+        return _collect(in_process.label_here(rows, labelling), count)
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from lib.scoring.pipeline import labelled
+
     with labelled(rows, labelling, placement, "run it again") as labels:
-        return _collect(labels.rows, count)
+        return _collect(labels.rows.iter_batches(batch_size=None, batch_format="pyarrow"), count)
 
 
-def _collect(rows: "ray.data.Dataset", count: int) -> pa.Table:
+def _collect(tables: Iterable[Any], count: int) -> pa.Table:
     """Wait for all label rows, and keep the columns that are compared."""
     counts: Counter[str] = Counter()
     parts = []
     # While a cluster runs, standard error is not the one of the start of the program.
     with Progress(count, counts.copy, sys.stderr):
-        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            assert isinstance(batch, pa.Table)
-            parts.append(batch.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
-            counts.update(batch["status"].to_pylist())
+        for table in tables:
+            parts.append(table.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
+            counts.update(table["status"].to_pylist())
     return pa.concat_tables(parts)

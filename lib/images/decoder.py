@@ -196,7 +196,7 @@ def _exif(image: Image.Image) -> bytes:
 
 
 def _check_tiles(image: Image.Image, limits: Limits) -> None:
-    """Refuse a TIFF with tiles far larger than its picture: libtiff makes room for a whole one."""
+    """Refuse a TIFF whose tiles are above the limit."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, height = (image.tag_v2.get(tag, 0) for tag in _TILE_SIDES)
         if width * height > limits.max_pixels:

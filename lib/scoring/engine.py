@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-# Ray Data reports its usage in a process of its own, which takes seconds to start; it reads this on import.
+# Ray Data, which reads this on import, reports its usage in a process that takes seconds to start.
 os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
 
 import ray

@@ -1,15 +1,14 @@
-"""Labels of a few images in the job's own process: starting a cluster would take longer."""
+"""Labels of a few images in this process: starting a cluster would take longer."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from lib.scoring.labelling import Labelling, Worker
 from lib.scoring.placement import FACES, Placement, Pool
 from lib.scoring.row_writer import RowWriter
-from lib.scoring.stages.stage import BATCH
+from lib.scoring.rows import Rows
 
 MOST_IMAGES = 256
 """Two cores label so many photographs in the time that Ray takes to start."""
@@ -21,25 +20,25 @@ def suits(images: int, wanted: Placement) -> bool:
 
 
 def label_here(
-    images: Iterable[pa.Table], labelling: Labelling, writer: RowWriter
-) -> dict[str, float]:
-    """Label images and write their rows.
+    rows: Rows,
+    labelling: Labelling,
+    report: Callable[[dict[str, float]], None] = lambda seconds: None,
+    writer: RowWriter | None = None,
+) -> Iterator[pa.Table]:
+    """Label images, block by block.
 
     Args:
-        images: tables of what the source of `labelling` takes.
+        rows: what the source of `labelling` takes.
         labelling: what is to be done.
-        writer: for the rows.
+        report: called now and then with the seconds that each kind of work took.
+        writer: for the label rows; None: they are passed on.
 
-    Returns:
-        Seconds by kind of work.
+    Yields:
+        Label rows; with a writer, how many of each block were written.
     """
     tasks = tuple(labelling.bundle.networks)
     everything = Pool(FACES, (FACES, *tasks), 1, cpus=len(os.sched_getaffinity(0)))
-    seconds: Counter[str] = Counter()
-    worker = Worker(labelling.stages(everything, last=True), seconds.update, writer=writer)
-    for table in images:
-        for start in range(0, len(table), BATCH):
-            for _ in worker(table.slice(start, BATCH)):
-                pass
+    worker = Worker(labelling.stages(everything, last=True), report, writer=writer)
+    for block in rows.blocks():
+        yield from worker(rows.read(block))
     worker.finish()
-    return dict(seconds)

@@ -51,9 +51,10 @@ def known_faces() -> pa.Table:
     """Labelled faces, with the columns of jobs/prepare.py."""
     rng = np.random.default_rng(1)
     images = [face_bytes(number) for number in range(COUNT)]
+    ages = rng.integers(0, 100, COUNT).astype(np.int16)
     columns = {
         "image": images,
-        "age": rng.integers(0, 100, COUNT).astype(np.int16),
+        **dict.fromkeys(("age", "age_low", "age_high"), ages),
         "gender": rng.choice(["female", "male"], COUNT),
         "identity": [None] * COUNT,
         "group": rng.choice(np.array(["a", "b", None], object), COUNT),

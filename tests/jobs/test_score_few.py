@@ -117,7 +117,7 @@ def test_stopped_while_it_waits_for_the_network_then_started_again(
     proxy.rule = rule
     with Job(alone, log, *command) as job:
         wait_until(lambda: proxy.hanging.is_set() and (output / "labels").is_dir(), 60)
-        wait_until(lambda: len(list((output / "labels").glob("*.parquet"))) >= 2, 60)
+        wait_until(lambda: len(list((output / "labels").glob("*.parquet"))) >= 4, 60)
         job.process.send_signal(signal_)
         asked = time.monotonic()
         status = job.finish(20)
