@@ -32,7 +32,7 @@ from lib.output.counts import LabelCounts, count_faces, rows_missing_and_repeate
 from lib.output.run_lock import RunLock
 from lib.output.run_record import RunRecord, claim, run_id
 from lib.output.summary import Summary, first_rows
-from lib.scoring import in_process
+from lib.scoring import on_this_machine
 from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Growth, Layout, Placement, Size
 from lib.scoring.row_writer import RowWriter
@@ -313,9 +313,9 @@ def run_pipeline(
     writer = RowWriter(output / "labels", start=uuid.uuid4().hex)
     files = tuple(f"{remaining.path}/{name}" for name in remaining.files())
     rows = Rows(files, remaining.filesystem, count)
-    if in_process.suits(count, options.placement):
+    if on_this_machine.suits(count, options.placement):
         seconds: Counter[str] = Counter()
-        for _ in in_process.label_here(rows, labelling, seconds.update, writer):
+        for _ in on_this_machine.label_here(rows, labelling, seconds.update, writer):
             pass
         return dict(seconds)
     # Ray takes seconds to import: an option that cannot work is refused long before.

@@ -15,7 +15,7 @@ from lib.evaluation.comparison import LABEL_COLUMNS, WELCOME_COLUMNS, Comparison
 from lib.faces.registry import NO_DETECTOR, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle
-from lib.scoring import in_process
+from lib.scoring import on_this_machine
 from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Placement
 from lib.scoring.rows import Rows
@@ -64,8 +64,8 @@ def _labels(
     """The label rows of all faces, in any order."""
     rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
     labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
-    if in_process.suits(count, placement):
-        return _collect(in_process.label_here(rows, labelling), count)
+    if on_this_machine.suits(count, placement):
+        return _collect(on_this_machine.label_here(rows, labelling), count)
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring.pipeline import labelled
 

@@ -218,17 +218,17 @@ def place(
         room = max(0.0, cluster.most_cpus - wanted.reserved_cpus)
     groups = [(MODELS, tasks)] if layout == "fused" else [(task, (task,)) for task in tasks]
     if cluster.most_gpus:
-        detectors = min(cores, _fitting(cluster, detector_gib))
+        detectors = min(cores, fitting(cluster, detector_gib))
         pools = [
             Pool(FACES, (FACES,), detectors, room / detectors),
             *_on_gpus(groups, cluster.most_gpus, weights),
         ]
     elif layout == "fused":
-        actors = min(cores, _fitting(cluster, detector_gib, weights))
+        actors = min(cores, fitting(cluster, detector_gib, weights))
         pools = [Pool(FACES, (FACES, *tasks), actors, room / actors)]
     else:
         # A model costs about as much as detection in a photograph: an equal share of the CPUs each.
-        actors = max(1, min(cores, _fitting(cluster, detector_gib, weights)) // (1 + len(tasks)))
+        actors = max(1, min(cores, fitting(cluster, detector_gib, weights)) // (1 + len(tasks)))
         cpus = room / ((1 + len(tasks)) * actors)
         pools = [Pool(name, stages, actors, cpus) for name, stages in ((FACES, (FACES,)), *groups)]
     pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
@@ -275,7 +275,7 @@ def _begun(pool: Pool, cluster: Cluster) -> Pool:
     return replace(pool, least=max(1, int(pool.actors * now)))
 
 
-def _fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
+def fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
     """Workers whose memory the cluster has when it has grown."""
     if cluster.memory is None or not cluster.cpus:
         return max(1, int(cluster.most_cpus))

@@ -36,6 +36,10 @@ class Block(NamedTuple):
     start: int
     rows: int
 
+    def as_table(self) -> pa.Table:
+        """It as a table of one row, for Ray Data."""
+        return pa.Table.from_pylist([self._asdict()])
+
 
 @dataclass(frozen=True)
 class Rows:

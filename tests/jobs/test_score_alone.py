@@ -1,4 +1,4 @@
-"""The main job on a few images: without a cluster, and otherwise as with one."""
+"""The main job on one machine: without a cluster, and otherwise as with one."""
 
 import os
 import signal
@@ -7,16 +7,18 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from lib.common.demo import EXPECTED, make_demo
-from lib.scoring import in_process
+from lib.scoring import on_this_machine
 from lib.scoring.placement import Placement, Size
 from tests.bundles import make_bundle
-from tests.ray_head import Job, RayHead, run_job, wait_until
+from tests.ray_head import Job, RayHead, command, run_job, wait_until
 from tests.s3_server import Fault, Proxy, S3Server
 
 SCORE = "jobs.score"
+MANY = 300
 
 
 @pytest.fixture(scope="module")
@@ -70,26 +72,73 @@ def test_without_ray_and_tensorflow_and_soon(
 
 
 @pytest.mark.parametrize(
-    ("images", "wanted", "address", "suits"),
+    ("wanted", "address", "suits"),
     [
-        (256, Placement(), None, True),
-        (257, Placement(), None, False),
-        (1, Placement(faces=Size(actors=2)), None, False),
-        (1, Placement(layout="separate"), None, False),
-        (1, Placement(), "127.0.0.1:6379", False),
+        (Placement(), None, True),
+        (Placement(), "", True),
+        (Placement(faces=Size(actors=2)), None, False),
+        (Placement(layout="separate"), None, False),
+        (Placement(), "127.0.0.1:6379", False),
     ],
 )
 def test_a_cluster_is_used_where_it_is_wanted(
-    images: int,
-    wanted: Placement,
-    address: str | None,
-    suits: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    wanted: Placement, address: str | None, suits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    if address:
+    if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert in_process.suits(images, wanted) == suits
+    assert on_this_machine.suits(1, wanted) == suits
+
+
+@pytest.fixture(scope="module")
+def many(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More images than one process would label."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(MANY):
+        (folder / f"{number:03}.jpg").hardlink_to(demo / "portrait_large.jpg")
+    return folder
+
+
+def workers_of(job: Job) -> list[psutil.Process]:
+    children = psutil.Process(job.process.pid).children(recursive=True)
+    return [child for child in children if "multiprocessing.spawn" in command(child)]
+
+
+def files(output: Path) -> int:
+    return len(list((output / "labels").glob("*.parquet")))
+
+
+def test_killed_workers_are_replaced(
+    many: Path, model: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    with Job(alone, log, SCORE, "--images", many, "--output", output, "--model", model) as job:
+        wait_until(lambda: files(output) >= 2, 90)
+        for worker in workers_of(job):
+            worker.kill()
+        assert job.finish() == 0, job.output
+    found = labels(output)
+    assert found["id"].tolist() == list(range(MANY))
+    assert (found["status"] == "ok").all()
+
+
+def test_workers_end_with_the_job_that_is_killed(
+    many: Path, model: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    command_ = [SCORE, "--images", many, "--output", output, "--model", model]
+    with Job(alone, log, *command_) as job:
+        wait_until(lambda: files(output) >= 2, 90)
+        workers = workers_of(job)
+        assert workers
+        job.process.kill()
+    gone, left = psutil.wait_procs(workers, timeout=5)
+    assert len(gone) == len(workers)
+    assert not left
+    assert 0 < len(labels(output)) < MANY
+    status, text = run_job(alone, log, *command_)
+    assert status == 0, text
+    assert labels(output)["id"].tolist() == list(range(MANY))
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
