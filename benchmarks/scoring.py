@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -100,10 +101,11 @@ def compare(
     model = options.model
     # Else the kernel writes what was just made to the disk, on the very cores that are measured.
     os.sync()
-    before = run_loops(images, detector, model)
+    before, _ = run_loops(images, detector, model)
     labelling = ("--detector", detector, "--model", str(model.resolve()))
     job = run_job(images[0].parent, labelling, work)
-    loops = (before + run_loops(images, detector, model)) / 2
+    after, profile = run_loops(images, detector, model)
+    loops = (before + after) / 2
     print(f"{name}: {len(images):,} images, detector {detector}, {CORES} cores")
     print(
         f"  job: {job.rows:,} rows in {job.seconds:.0f} s, first after {job.startup_seconds:.1f} s"
@@ -112,6 +114,10 @@ def compare(
     print(f"  job, steady state:  {job.images_per_second:8.1f} images/s")
     print(f"  {CORES} bare loops:       {loops:8.1f} images/s")
     print(f"  ratio:              {job.images_per_second / loops:8.2f}")
+    each = ", ".join(
+        f"{kind} {seconds / len(images) * 1000:.2f}" for kind, seconds in profile.items()
+    )
+    print(f"  milliseconds of a core for an image, in the loops: {each}")
     if options.before is not None:
         # An earlier version does not know a detector that is the default now.
         more = ("--detector", detector) if detector == NO_DETECTOR else ()
@@ -174,8 +180,14 @@ def memory(process: psutil.Process) -> int:
     return total
 
 
-def run_loops(images: list[Path], detector: DetectorName, model: Path) -> float:
-    """One process for each core, all started together: images a second of all of them."""
+def run_loops(
+    images: list[Path], detector: DetectorName, model: Path
+) -> tuple[float, Counter[str]]:
+    """One process for each core, all started together.
+
+    Returns:
+        Images a second of all of them, and their seconds by kind of work.
+    """
     context = get_context("spawn")
     barrier, spans = context.Barrier(CORES), context.Queue()
     processes = [
@@ -184,11 +196,14 @@ def run_loops(images: list[Path], detector: DetectorName, model: Path) -> float:
     ]
     for process in processes:
         process.start()
-    rows, starts, ends = zip(*(spans.get() for _ in processes), strict=True)
+    rows, starts, ends, seconds = zip(*(spans.get() for _ in processes), strict=True)
     for process in processes:
         process.join()
     assert sum(rows) == len(images)
-    return len(images) / (max(ends) - min(starts))
+    profile = Counter[str]()
+    for of_one in seconds:
+        profile.update(of_one)
+    return len(images) / (max(ends) - min(starts)), profile
 
 
 def loop(
@@ -196,20 +211,26 @@ def loop(
 ) -> None:
     """What one worker of the job does, without the engine."""
     bundle = read_bundle(model.resolve())
+    profile = Counter[str]()
     chain = Chain(
         [
             Fetch(Limits.max_bytes),
             Detect(DetectorSpec(detector), bundle.crop, Limits(), threads=1),
             Predict(bundle, ("age", "gender"), threads=1),
             Label(bundle),
-        ]
+        ],
+        lambda more: profile.update(more),
     )
     manifest = pa.table({"id": range(len(images)), "uri": [str(image) for image in images]})
     chain(manifest.slice(0, BATCH))  # the first batch traces the graphs
     barrier.wait()
+    chain.report()
+    profile.clear()
     start = time.time()
     rows = sum(len(chain(manifest.slice(i, BATCH))) for i in range(0, len(images), BATCH))
-    spans.put((rows, start, time.time()))
+    end = time.time()
+    chain.report()
+    spans.put((rows, start, end, dict(profile)))
 
 
 def unpack(tars: Sequence[Path], folder: Path) -> list[Path]:
