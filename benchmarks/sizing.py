@@ -1,6 +1,6 @@
 """How large a cluster must be, how long it takes and what it costs: the formulas of docs/scale.md.
 
-    python -m benchmarks.sizing --images 1e8 --hours 24 --cpu-ms 34 --gpu-ms 0
+    python -m benchmarks.sizing --images 1e8 --hours 24 --cpu-ms 28 --gpu-ms 0
 
 Measured costs and prices go in, nodes, hours, dollars and requests come out; nothing is fetched.
 """
@@ -36,13 +36,13 @@ class Options:
         gpu_node_dollars: Price of a machine with one GPU for an hour.
         get_dollars: Price of 1,000 GET requests.
         put_dollars: Price of 1,000 PUT, COPY or LIST requests.
-        puts_per_file: PUT requests for one file of labels: its ids twice, its rows, the last rename.
+        puts_per_file: PUT requests for one file of labels.
     """
 
     images: float = 1e6
     hours: float = 1.0
     image_kb: float = 200.0
-    cpu_ms: float = 34.0
+    cpu_ms: float = 28.0
     gpu_ms: float = 0.0
     images_per_get: float = 1.0
     cpu_node_cpus: int = 16
@@ -51,7 +51,7 @@ class Options:
     gpu_node_dollars: float = 1.00
     get_dollars: float = 0.0004
     put_dollars: float = 0.005
-    puts_per_file: int = 4
+    puts_per_file: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ def test_tables(images: float, hours: float) -> None:
     lines = (PROJECT / "docs" / "scale.md").read_text("utf-8").splitlines()
     assert lines.count(HEADER) == 2
     assert row(Options(images=images, hours=hours)) in lines
-    assert row(Options(images, hours, cpu_ms=30, gpu_ms=2.5, images_per_get=100)) in lines
+    assert row(Options(images, hours, cpu_ms=25, gpu_ms=2.5, images_per_get=100)) in lines
 
 
 def test_formulas() -> None:
@@ -24,5 +24,5 @@ def test_formulas() -> None:
     assert found.images_per_second == 1000
     assert found.hours == pytest.approx(10)
     assert found.machine_dollars == pytest.approx(10 * (4 * 0.30 + 2 * 1.00))
-    assert found.puts == pytest.approx(36e6 / 512 * 4 + 36e6 / 1000 + 36_000)
+    assert found.puts == pytest.approx(36e6 / 512 + 36e6 / 1000 + 36_000)
     assert found.node_gbit == pytest.approx(250 * 200e3 * 8 / 1e9)
