@@ -4,10 +4,11 @@ A cluster of one machine would give the same rows later: Ray takes as long to st
 some hundred photographs.
 """
 
+import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -26,10 +27,12 @@ from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Block, Rows
 from lib.scoring.stages.stage import Stage
 
+log = logging.getLogger("workers")
+
 FEW_IMAGES = 256
 """So many are labelled in the time that further processes take to start."""
-MOST_DEATHS = 3
-"""Workers that may end at one block: memory may have been short; but some images end every worker."""
+MOST_DEATHS = 2
+"""Workers that may end at one image alone: with others beside it memory may have been short."""
 
 Report = Callable[[dict[str, float]], None]
 
@@ -98,7 +101,7 @@ class _Result:
 
 
 class _Processes:
-    """Processes that label blocks; one that ends is replaced, and its block labelled again."""
+    """Processes that label blocks; one that ends is replaced, and its images are labelled again."""
 
     def __init__(self, work: _Work, count: int) -> None:
         self._work = work
@@ -110,24 +113,22 @@ class _Processes:
     def label(self, waiting: deque[Block], report: Report) -> Iterator[pa.Table]:
         """Label all blocks, in any order; see `label_here`."""
         busy: dict[Connection, Block] = {}
-        deaths: dict[Block, int] = {}
+        deaths = Counter[Block]()
         while waiting or busy:
             for idle in self._running.keys() - busy.keys():
                 if waiting:
                     busy[idle] = waiting.popleft()
-                    idle.send(busy[idle])
+                    with suppress(BrokenPipeError):  # it has ended; `wait` tells
+                        idle.send(busy[idle])
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 block = busy.pop(ready)
                 try:
                     result: _Result = ready.recv()
                 except (EOFError, OSError):
-                    deaths[block] = deaths.get(block, 0) + 1
-                    if deaths[block] == MOST_DEATHS:
-                        raise UserError(_death_at(block, self._running[ready])) from None
-                    waiting.appendleft(block)
-                    del self._running[ready]
-                    self._start()
+                    deaths[block] += 1
+                    exit_code = self._replace(ready)
+                    waiting.extendleft(_after_death(block, deaths[block], exit_code))
                     continue
                 if result.error is not None:
                     raise UserError(result.error)
@@ -141,6 +142,13 @@ class _Processes:
         for process in self._running.values():
             process.join()
 
+    def _replace(self, ended: Connection) -> int | None:
+        """Start another process for one that has ended; gives the exit code of that."""
+        process = self._running.pop(ended)
+        process.join()
+        self._start()
+        return process.exitcode
+
     def _start(self) -> None:
         ours, its = self._context.Pipe()
         process = self._context.Process(target=_label_blocks, args=(self._work, its), daemon=True)
@@ -149,13 +157,24 @@ class _Processes:
         self._running[ours] = process
 
 
-def _death_at(block: Block, process: SpawnProcess) -> str:
-    process.join()
-    return (
-        f"{MOST_DEATHS} worker processes ended (exit code {process.exitcode}) at the images "
-        f"{block.start} to {block.start + block.rows - 1} of row group {block.group} of {block.file}; "
-        "is there enough memory?"
-    )
+def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block]:
+    """What to do with a block at which a worker ended: find the image, which then gets its row.
+
+    Raises:
+        UserError: workers end without reading an image, too.
+    """
+    log.warning("a worker process ended (exit code %s); another one goes on", exit_code)
+    if block.fault is not None:
+        raise UserError(
+            f"the worker processes end by themselves (exit code {exit_code}): is there enough memory?"
+        )
+    if block.rows > 1:
+        return block.singles()
+    if deaths < MOST_DEATHS:
+        return [block]
+    return [
+        block._replace(fault=f"decode_error: it ended the process that read it, {deaths} times")
+    ]
 
 
 def _label_blocks(work: _Work, connection: Connection) -> None:

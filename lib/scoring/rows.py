@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from lib.scoring.stages.stage import with_column
+
 BLOCKS = 48
 SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
@@ -29,12 +31,18 @@ class Block(NamedTuple):
         group: number of the row group.
         start: first row in it.
         rows: number of rows.
+        fault: `STATUS: REASON` where it has turned out that they cannot be read.
     """
 
     file: str
     group: int
     start: int
     rows: int
+    fault: str | None = None
+
+    def singles(self) -> "list[Block]":
+        """A block for each row."""
+        return [self._replace(start=self.start + row, rows=1) for row in range(self.rows)]
 
     def as_table(self) -> pa.Table:
         """It as a table of one row, for Ray Data."""
@@ -76,7 +84,10 @@ class Rows:
         """The rows of a block."""
         columns = None if self.columns is None else list(self.columns)
         with self._open(block.file) as opened:
-            return opened.read_row_group(block.group, columns).slice(block.start, block.rows)
+            table = opened.read_row_group(block.group, columns).slice(block.start, block.rows)
+        if block.fault is None:
+            return table
+        return with_column(table, "fault", pa.array([block.fault] * len(table)))
 
     def _groups(self, file: str) -> list[int]:
         with self._open(file) as opened:
