@@ -33,6 +33,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small bundle, which no test changes."""
+    # It imports TensorFlow, which most tests do without.
+    from tests.bundles import make_bundle
+
+    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """One S3 server for all tests; this process and the cluster have its credentials."""
     with pytest.MonkeyPatch.context() as patch:

@@ -17,30 +17,33 @@ _COMPARED = 500
 
 
 def shrink(image: Image, canvas: int) -> Image:
-    """The image with its longer side at most `canvas` pixels long."""
-    height, width = image.shape[:2]
-    scale = canvas / max(height, width)
-    if scale >= 1:
-        return np.ascontiguousarray(image)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    """The image with its longer side at most `canvas` pixels long, averaged over areas."""
+    size = _shrunk_size(image, canvas)
+    return np.ascontiguousarray(image) if size is None else _resized(image, size, cv2.INTER_AREA)
 
 
 def shrink_fast(image: Image, canvas: int) -> Image:
-    """As `shrink`, but averaged over squares of whole pixels first, and between pixels then.
+    """As `shrink`, but averaged over squares of whole pixels first, and between pixels then."""
+    size = _shrunk_size(image, canvas)
+    if size is None:
+        return np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    factor = max(height, width) // canvas
+    if factor > 1:
+        averaged = (max(1, width // factor), max(1, height // factor))
+        image = _resized(image, averaged, cv2.INTER_AREA)
+    return _resized(image, size, cv2.INTER_LINEAR)
 
-    It takes a fifth of the time where the image is more than twice as large.
-    """
+
+def _shrunk_size(image: Image, canvas: int) -> tuple[int, int] | None:
+    """Width and height with the longer side `canvas` pixels long; None where it is not longer."""
     height, width = image.shape[:2]
     scale = canvas / max(height, width)
-    if scale >= 1:
-        return np.ascontiguousarray(image)
-    factor = int(1 / scale)
-    if factor > 1:
-        halved = (max(1, width // factor), max(1, height // factor))
-        image = np.asarray(cv2.resize(image, halved, interpolation=cv2.INTER_AREA), np.uint8)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return (max(1, round(width * scale)), max(1, round(height * scale))) if scale < 1 else None
+
+
+def _resized(image: Image, size: tuple[int, int], method: int) -> Image:
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
 def suppress(

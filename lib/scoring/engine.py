@@ -39,9 +39,6 @@ def cluster() -> Iterator[dict[str, float]]:
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
-    # Files are written about once a second, which is when Ray ends a worker that had nothing to do; a
-    # new one for every file took an eighth of two cores.
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
     # A worker without a GPU would see all of them, and take memory of each.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # In a submitted job the address is set, and everything else is the cluster's to say.

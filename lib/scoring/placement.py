@@ -10,11 +10,11 @@ from lib.common.errors import UserError
 Layout = Literal["auto", "fused", "separate"]
 
 FACES, MODELS = "faces", "models"
-TASK_CPUS = 0.05
-"""CPUs of a reading or writing task: they wait for storage, and must find room beside full pools."""
+LEAST_FREE_CPUS = 0.05
+"""CPUs that the pools must leave free, where the user sizes them."""
 LEFT_FREE = 0.2
-"""Share of the CPUs that the pools leave to those tasks. Pools start first: without CPUs for the tasks a
-run would never progress."""
+"""Share of the CPUs that the pools leave to tasks of others, such as those that read a user's dataset.
+Pools start first: without CPUs for such tasks a run would never progress."""
 GPU_GIB = 16
 """Memory of the smallest GPU that is in common use (NVIDIA T4)."""
 GPU_WORKER_GIB = 2
@@ -299,7 +299,11 @@ def _on_gpus(
 
 def _check_fit(pools: list[Pool], cluster: Cluster) -> None:
     for kind, there, asked in (
-        ("CPUs", cluster.most_cpus - TASK_CPUS, sum(pool.actors * pool.cpus for pool in pools)),
+        (
+            "CPUs",
+            cluster.most_cpus - LEAST_FREE_CPUS,
+            sum(pool.actors * pool.cpus for pool in pools),
+        ),
         ("GPUs", cluster.most_gpus, sum(pool.actors * pool.gpus for pool in pools)),
     ):
         if asked > there + 1e-6:

@@ -16,6 +16,8 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
 when a run is killed and leave no worker idle at the end; large ones make fewer files."""
 READS_AT_A_TIME = 8
+PARTS = 8
+"""Blocks of which a sample is taken."""
 
 
 def block_rows(images: int) -> int:
@@ -45,7 +47,7 @@ class Block(NamedTuple):
         return [self._replace(start=self.start + row, rows=1) for row in range(self.rows)]
 
     def as_table(self) -> pa.Table:
-        """It as a table of one row, for Ray Data."""
+        """It as a table of one row, as a worker takes it."""
         return pa.Table.from_pylist([self._asdict()])
 
 
@@ -100,7 +102,7 @@ class Rows:
 
 def sample(rows: Rows, blocks: Sequence[Block], count: int) -> pa.Table:
     """Some rows from all over, because the first ones may all be without a face."""
-    some = blocks[:: max(1, len(blocks) // READS_AT_A_TIME)][:READS_AT_A_TIME]
+    some = blocks[:: max(1, len(blocks) // PARTS)][:PARTS]
     each = -(-count // len(some))
     picked = []
     for block in some:

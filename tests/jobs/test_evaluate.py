@@ -22,7 +22,6 @@ from lib.evaluation import metrics
 from lib.evaluation.results import EXAMPLES
 from lib.models.bundle import read_bundle
 from lib.scoring.stages.rows import model_id
-from tests.bundles import make_bundle
 from tests.made_predictions import predictions
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT, RayHead, run_job
@@ -31,11 +30,6 @@ EVALUATE, SCORE = "jobs.evaluate", "jobs.score"
 COUNT, BROKEN = 200, 3
 PLOTS = {"true_against_predicted", "error_by_age_band", "gender_roc", "gender_reliability"}
 SEPARATION = "class_separation"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
 
 
 def face_bytes(number: int) -> bytes:

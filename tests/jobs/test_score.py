@@ -42,11 +42,6 @@ LOOKS_MALE = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
-
-
-@pytest.fixture(scope="module")
 def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs with a face, dear enough to find that nobody is done with it soon; no two alike."""
     folder = tmp_path_factory.mktemp("portraits")

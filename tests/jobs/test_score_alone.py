@@ -13,17 +13,11 @@ import pytest
 from lib.common.demo import EXPECTED, make_demo
 from lib.scoring import on_this_machine
 from lib.scoring.placement import Placement, Size
-from tests.bundles import make_bundle
 from tests.ray_head import Job, RayHead, command, run_job, wait_until
 from tests.s3_server import Fault, Proxy, S3Server
 
 SCORE = "jobs.score"
 MANY = 300
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
 
 
 @pytest.fixture(scope="module")

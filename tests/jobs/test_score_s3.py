@@ -18,18 +18,12 @@ from pyarrow.fs import FileSelector
 from lib.output.run_lock import RunLock
 from lib.storage.folder import Folder, folder
 from lib.storage.uris import bucket_and_key
-from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import Job, RayHead, run_job, wait_until
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, Fault, Proxy, S3Server
 
 SCORE = "jobs.score"
 IMAGES = 160
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
 
 
 @pytest.fixture(scope="module")

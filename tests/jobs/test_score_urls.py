@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from lib.storage.folder import folder
-from tests.bundles import make_bundle
 from tests.http_site import Site, body, drip, http_site, redirect, reset, status
 from tests.nasty import jpeg
 from tests.ray_head import RayHead, run_job
@@ -17,11 +16,6 @@ from tests.ray_head import RayHead, run_job
 URLS = 2000
 PASSWORD = "a-password-that-must-never-be-seen"
 TOKEN = "a-token-that-must-never-be-seen"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
 
 
 @pytest.fixture(scope="module")

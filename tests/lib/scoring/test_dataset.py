@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bundles import make_bundle
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT, RayHead
 
@@ -60,11 +59,6 @@ try:
 except UserError as error:
     print(json.dumps(str(error)))
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny").folder
 
 
 @pytest.fixture(scope="module")

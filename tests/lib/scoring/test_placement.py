@@ -4,8 +4,8 @@ from lib.common.errors import UserError
 from lib.scoring.placement import (
     AHEAD,
     FACES,
+    LEAST_FREE_CPUS,
     MODELS,
-    TASK_CPUS,
     Cluster,
     Growth,
     Layout,
@@ -31,7 +31,7 @@ def test_every_stage_once_and_room_for_tasks(
 ) -> None:
     pools = place(Placement(layout), Cluster(cpus, gpus), TASKS, shared_backbone)
     assert [stage for pool in pools for stage in pool.stages] == [FACES, *TASKS]
-    assert sum(pool.actors * pool.cpus for pool in pools) <= cpus - 2 * TASK_CPUS
+    assert sum(pool.actors * pool.cpus for pool in pools) <= cpus - 2 * LEAST_FREE_CPUS
     assert sum(pool.actors * pool.gpus for pool in pools) <= gpus
     assert all(pool.actors >= 1 for pool in pools)
     if gpus:
