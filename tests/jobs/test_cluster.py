@@ -20,7 +20,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from lib.common.demo import EXPECTED, make_demo
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import Bundle
+from lib.models.bundle import Bundle, read_bundle
 from lib.output.counts import LabelCounts
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
@@ -28,7 +28,6 @@ from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain
 from lib.storage.folder import folder
-from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
 from tests.hosts import Host, hosts
 from tests.jobs.test_train import BATCH as TRAIN_BATCH
@@ -74,8 +73,8 @@ def machines() -> Iterator[Machines]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny")
+def bundle(model: Path) -> Bundle:
+    return read_bundle(model)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.bundles import make_bundle
 from tests.ray_head import PROJECT, RayHead
 
 MEASURE = """
@@ -34,9 +33,10 @@ with engine.cluster():
 
 
 @pytest.mark.parametrize("good", [12, 0])
-def test_a_worker_of_each_pool_is_measured(head: RayHead, tmp_path: Path, good: int) -> None:
+def test_a_worker_of_each_pool_is_measured(
+    head: RayHead, model: Path, tmp_path: Path, good: int
+) -> None:
     """And none where no face is found, which would make every model look fast."""
-    model = make_bundle(tmp_path / "model").folder
     images = [str(tmp_path / f"{number}.png") for number in range(12)]
     for image in images[:good]:
         Image.linear_gradient("L").save(image)
