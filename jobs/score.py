@@ -313,7 +313,7 @@ def run_pipeline(
     writer = RowWriter(output / "labels", start=uuid.uuid4().hex)
     files = tuple(f"{remaining.path}/{name}" for name in remaining.files())
     rows = Rows(files, remaining.filesystem, count)
-    if on_this_machine.suits(count, options.placement):
+    if on_this_machine.suits(options.placement):
         seconds: Counter[str] = Counter()
         for _ in on_this_machine.label_here(rows, labelling, seconds.update, writer):
             pass

@@ -9,7 +9,7 @@ from lib.common.errors import UserError
 from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import DEFAULT_MODEL, Precision, read_bundle
-from lib.scoring import pipeline
+from lib.scoring import engine, pipeline
 from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Cluster, Placement
 from lib.scoring.schema import label_schema
@@ -71,5 +71,7 @@ def label_dataset(
         finish=(UnpackRow(),),
     )
     placement = Placement(reserved_cpus=OTHERS_CPUS)
-    pools = labelling.pools(placement, Cluster.of(ray.cluster_resources()))
+    pools = labelling.pools(
+        placement, Cluster.of(ray.cluster_resources(), machines=engine.machines())
+    )
     return pipeline.label(dataset, labelling, pools)
