@@ -50,6 +50,11 @@ def configure(threads: int) -> None:
         return
 
 
+def compute_float32_in_full() -> None:
+    """Keep GPUs from rounding float32 to TensorFloat-32: labels are to be those of CPUs."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
 def _keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next batch instead of returning it to the kernel.
 

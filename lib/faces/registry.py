@@ -36,7 +36,10 @@ class DetectorEntry:
 
 DETECTORS = {
     DEFAULT_DETECTOR: DetectorEntry(
-        "YuNet, a network of one pass", "lib.faces.yunet", "face_detection_yunet_2026may.onnx"
+        "YuNet, a network of one pass",
+        "lib.faces.yunet",
+        "face_detection_yunet_2026may.onnx",
+        batch_module="lib.faces.yunet_on_gpu",
     ),
     "mtcnn": DetectorEntry("MTCNN, with the weights of its PyPI package", "lib.faces.mtcnn"),
     "deepface": DetectorEntry(

@@ -24,7 +24,7 @@ log = logging.getLogger("workers")
 
 BYTES_OF_IMAGE = 2 << 20
 """Encoded bytes of an image on average, at most, in a batch, where they are known before it is read."""
-GPU_BATCH, GPU_BATCH_OF_CROPS = 128, 512
+GPU_BATCH, GPU_BATCH_OF_CROPS = 64, 512
 """Images that pass the stages together on a GPU: photographs, of which a decoded one takes megabytes, and
 face crops."""
 IN_FLIGHT = 3
