@@ -5,10 +5,27 @@ import os
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 MISMATCH = 803  # cudaErrorSystemDriverMismatch
 LIBRARIES = ("nvidia.cudnn", "cudnn")
 """Where TensorFlow finds cuDNN, and with it all else: a package of Python, or a library of the system."""
+SMALL_GPU = 16 << 30
+"""Bytes of a small GPU (NVIDIA T4)."""
+
+
+class Gpu(NamedTuple):
+    """A GPU.
+
+    Attributes:
+        name: as its driver says it.
+        memory: in bytes.
+        capability: compute capability, major and minor.
+    """
+
+    name: str
+    memory: int
+    capability: tuple[int, int]
 
 
 def usable_gpus() -> tuple[int, str | None]:
@@ -22,6 +39,21 @@ def usable_gpus() -> tuple[int, str | None]:
             "TensorFlow's CUDA libraries are not installed (pip install 'tensorflow[and-cuda]')",
         )
     return count, problem
+
+
+def memory_of_gpu() -> int:
+    """Bytes of the first GPU that this process sees; of the smallest in use where that is unknown."""
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return SMALL_GPU
+    known = (
+        driver.cuInit(0) == 0
+        and driver.cuDeviceGet(ctypes.byref(device), 0) == 0
+        and driver.cuDeviceTotalMem_v2(ctypes.byref(size), device) == 0
+    )
+    return size.value if known else SMALL_GPU
 
 
 def visible_devices(count: int) -> list[str]:

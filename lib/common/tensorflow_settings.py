@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 
+from lib.common.gpus import Gpu, memory_of_gpu
 from lib.common.native_output import native_errors_hidden
 
 
@@ -48,6 +49,19 @@ def configure(threads: int) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:  # already running
         return
+
+
+def first_gpu() -> Gpu | None:
+    """The GPU that TensorFlow computes on; None: it sees none."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return Gpu(
+        name=details.get("device_name", gpus[0].name),
+        memory=memory_of_gpu(),
+        capability=details.get("compute_capability", (0, 0)),
+    )
 
 
 def compute_float32_in_full() -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import Bundle, Precision
+from lib.models.bundle import Bundle, PrecisionChoice
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, place
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Block, Rows
@@ -57,7 +57,7 @@ class Labelling:
     bundle: Bundle
     age_distribution: bool
     carry: tuple[str, ...] = ()
-    precision: Precision = "float32"
+    precision: PrecisionChoice = "float32"
     keys: tuple[str, ...] = KEYS
     finish: tuple[Stage, ...] = ()
 
@@ -94,7 +94,7 @@ class Labelling:
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
-            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, on_gpu))
+            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus))
         if last:
             chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
             chain.extend(self.finish)
