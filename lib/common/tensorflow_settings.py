@@ -1,6 +1,7 @@
 """TensorFlow's settings for one worker process; set them before its first operation."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def _absent(*modules: str) -> Iterator[None]:
             del found[module]
 
 
+# A driver keeps the kernels that it compiles for its card; TensorFlow's are more than the default holds.
+os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
 with _absent("matplotlib", "sklearn"), native_errors_hidden():
     import tensorflow as tf
 
