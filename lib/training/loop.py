@@ -22,6 +22,7 @@ from lib.tasks import TASKS
 from lib.tasks.expectation import distribution_sums, mean_distributions
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.checkpoint import Position
+from lib.training.decoding import ahead
 from lib.training.distillation import Teachers
 from lib.training.faces import Faces
 from lib.training.networks import Networks
@@ -112,13 +113,12 @@ class Trainer:
         frozen = recipe.frozen_epochs == -1 or position.epoch < (recipe.frozen_epochs or 0)
         order = epoch_order(len(self._training), position.epoch, recipe.seed)
         started, first = time.monotonic(), position.step
-        while position.step < self.steps:
-            part = self._part(order, position.step)
+        parts = [self._part(order, step) for step in range(position.step, self.steps)]
+        for part, images in zip(parts, ahead(self._training.images, parts), strict=True):
             targets = {task: of_task[part] for task, of_task in self._targets.items()}
             loss = self._step(
-                self._training.images[part], targets, self._weights[part], self._seed(position),
-                size, frozen,
-            )  # fmt: skip
+                images, targets, self._weights[part], self._seed(position), size, frozen
+            )
             position.losses.append(float(loss))
             position.step += 1
             after_step(position)
@@ -171,10 +171,8 @@ class Trainer:
     def predict(self, faces: Faces, size: int) -> dict[str, NDArray[np.float32]]:
         """Probabilities of faces by the weights as they are, by task (n, classes)."""
         starts = range(0, len(faces), PREDICTED_AT_A_TIME)
-        batches = [
-            self._forward(np.asarray(faces.images[start : start + PREDICTED_AT_A_TIME]), size)
-            for start in starts
-        ]
+        parts = [slice(start, start + PREDICTED_AT_A_TIME) for start in starts]
+        batches = [self._forward(images, size) for images in ahead(faces.images, parts)]
         return {
             task: np.concatenate(
                 [

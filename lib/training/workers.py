@@ -22,6 +22,7 @@ from lib.common import tensorflow_settings as runtime  # isort: skip
 from ray.train.tensorflow import TensorflowTrainer
 
 from lib.common.errors import UserError
+from lib.datasets.labels import Split
 from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.models.bundle import Bundle
 from lib.scoring.engine import beside_the_job
@@ -33,6 +34,7 @@ from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, Progr
 from lib.training.signals import watched_signals
 
 CHECKPOINTS, BEST = "checkpoints", "best"
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     import tensorflow as tf
 
     from lib.datasets.labelled_faces import LabelledFaces
-    from lib.training.faces import decode_faces, open_faces, read_labels
+    from lib.training.faces import open_faces, read_labels
     from lib.training.loop import Trainer
     from lib.training.networks import build_networks
 
@@ -151,14 +153,14 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     teachers = [bundle.here() for bundle in plan.teachers]
     largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
+    memory = memory_for_faces(context.get_local_world_size())
     splits = {}
-    for split in ("train", "val"):
+    for split in SPLITS:
         faces = LabelledFaces(plan.data, split)
         labels = read_labels(faces, recipe.tasks)
-        if context.get_local_rank() == 0:
-            decode_faces(faces, labels, side, cache_folder())
-        ray.train.collective.barrier()
-        splits[split] = open_faces(decode_faces(faces, labels, side, cache_folder()), labels)
+        splits[split] = open_faces(faces, labels, side, cache_folder(), threads, memory)
+        memory -= splits[split].decoder.kept_bytes
+    ray.train.collective.barrier()
     trainer = Trainer(
         strategy,
         lambda: build_networks(
@@ -272,5 +274,15 @@ def _errors(history: list[dict[str, Any]], recipe: Recipe) -> list[float]:
 
 
 def cache_folder() -> Path:
-    """Where a machine keeps decoded faces: not shared between users, and gone with the machine."""
+    """Where a machine keeps encoded faces: not shared between users, and gone with the machine."""
     return Path(tempfile.gettempdir(), f"faces-{os.getuid()}")
+
+
+def memory_for_faces(workers: int) -> int:
+    """Bytes that each of the workers of this machine may fill with decoded faces.
+
+    Together half of what Ray has found free for all processes that it starts here.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    found = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return int(found.get("memory", 0.0) / 2 / workers)
