@@ -16,10 +16,7 @@ import ray
 import ray.train
 import ray.train.collective
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-
-# Before Ray Train's import of TensorFlow, which takes longer.
-from lib.common import tensorflow_settings as runtime  # isort: skip
-from ray.train.tensorflow import TensorflowTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lib.common.errors import UserError
 from lib.datasets.labels import Split
@@ -32,6 +29,7 @@ from lib.training.history import History
 from lib.training.recipe import Recipe
 from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, ProgressReader
 from lib.training.signals import watched_signals
+from lib.training.tensorflow_cluster import TensorflowCluster
 
 CHECKPOINTS, BEST = "checkpoints", "best"
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -83,8 +81,10 @@ def run(
     """
     actor_class: Any = ProgressActor
     actor = actor_class.options(**beside_the_job()).remote()
-    trainer = TensorflowTrainer(
+    actor.begin.remote("starting workers")
+    trainer = DataParallelTrainer(
         work,
+        backend_config=TensorflowCluster(),
         train_loop_config={"plan": plan, "actor": actor, "threads": max(1, round(cpus))},
         scaling_config=ScalingConfig(
             # mypy sees the class of Ray Train's first version, without elasticity.
@@ -135,6 +135,15 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _train(plan: Plan, actor: Any, threads: int) -> None:
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+
+    def begin(phase: str) -> None:
+        if rank == 0:
+            actor.begin.remote(phase)
+
+    begin("importing")
+    from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tensorflow as tf
 
     from lib.datasets.labelled_faces import LabelledFaces
@@ -145,14 +154,13 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     runtime.configure(threads)
     # Gradients are exchanged by NCCL between GPUs, else by gRPC.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
     # Fewer workers share the same batches, so steps and schedules stay what they are.
     recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
     assert recipe.size is not None
     teachers = [bundle.here() for bundle in plan.teachers]
     largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
+    begin("copying faces")
     memory = memory_for_faces(context.get_local_world_size())
     splits = {}
     for split in SPLITS:
@@ -171,7 +179,7 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
             recipe.tasks,
         ),
         recipe, recipe.size, splits["train"], splits["val"], rank, workers,
-        teachers,
+        teachers, begin,
     )  # fmt: skip
     position = Position()
     if checkpoint := ray.train.get_checkpoint():

@@ -1,4 +1,3 @@
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,16 +20,11 @@ from lib.tasks.gender import FEMALE, GENDERS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
-from lib.training.loop import (
-    AVERAGED,
-    Trainer,
-    _unusable_everywhere,
-    validation_metrics,
-    validation_sums,
-)
+from lib.training.loop import AVERAGED, Trainer
 from lib.training.networks import build_networks
 from lib.training.recipe import Recipe
 from lib.training.schedule import epoch_order
+from lib.training.validation import validation_metrics, validation_sums
 from tests.made_faces import make_faces
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, frozen_epochs=0)
@@ -204,15 +198,6 @@ def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str
     metrics = trainer.validate(32)
     assert ("val_mae" in metrics) == ("age" in trainer.networks.models)
     assert (before != trainer.networks.backbone.weights[0].numpy()).any()
-
-
-def test_what_one_worker_cannot_use_none_uses() -> None:
-    groups = [[tf.constant([1.0, math.inf])], [tf.constant([2.0]), tf.constant([0.0])]]
-    spoilt = _unusable_everywhere(groups)
-    assert not any(np.isfinite(g.numpy()).any() for of in spoilt for g in of)
-    good = [[tf.constant([1.0, 3.0])], [tf.constant([0.0])]]
-    for before, after in zip(good, _unusable_everywhere(good), strict=True):
-        np.testing.assert_array_equal(before[0], after[0])
 
 
 def test_vgg_face_trains_what_the_original_recipe_trains() -> None:
