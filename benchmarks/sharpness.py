@@ -53,7 +53,7 @@ def main() -> None:
     photos = main_faces(options.photos, bundle)
     with tempfile.TemporaryDirectory() as cache:
         faces = load_faces(options.faces, "test", bundle.crop.size, Path(cache))
-        known = np.asarray(faces.images)
+        known = faces.images()
     print(f"{bundle.name}; {len(known):,} faces of known age, {len(photos)} of photographs")
     print(f"sharpness: {sharpness(known):.1f} and {sharpness(photos):.1f}")
     print("blur   known age: MAE    bias   photographs: median age   80% of them")

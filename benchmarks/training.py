@@ -197,7 +197,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         faces = load_faces(options.data, "train", options.size, Path(folder))
         count = len(faces) // options.batch_size * options.batch_size
-        images = np.array(faces.images[:count])
+        images = faces.images(slice(count))
     targets = [TASKS[task].targets(faces.classes[task][:count], recipe) for task in networks.heads]
     clock = Clock()
     model.fit(

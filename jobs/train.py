@@ -219,7 +219,6 @@ def train(
     from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
-        # Ray Train imports TensorFlow here, too, whose messages the job hides.
         from lib.training import allocation, workers
 
         cpus = allocation.cpus_of_each(
@@ -274,6 +273,7 @@ def make_bundle(
     output: Folder,
 ) -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
+    from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
     from lib.training.card import calibrate, save, with_metrics, with_text
 
     unfinished = output / "unfinished"

@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         faces = load_faces(options.faces, "train", spec.size, Path(cache))
         chosen = np.random.default_rng(0).choice(len(faces), MEASURED, replace=False)
-        crops = faces.images[np.sort(chosen)].astype(np.float32)
+        crops = faces.images(np.sort(chosen)).astype(np.float32)
     backbone = spec.build(spec.size)
     fill(backbone, read(options.weights))
     measure(backbone, network_input(crops, spec.pixels))

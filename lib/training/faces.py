@@ -1,14 +1,12 @@
-"""Labelled faces, decoded once on each machine and then mapped into memory by all its workers.
+"""Labelled faces for training.
 
 The order of training is one permutation of all faces, of which each worker takes its part of every
-batch: so any number of workers sees the same batches. For that each machine needs any face at any time.
-A file of pixels that is mapped into memory serves this for sets larger than memory, too.
+batch: so any number of workers sees the same batches. For that each machine needs any face at any time:
+it copies the encoded ones to a disk of its own.
 """
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,14 @@ from numpy.typing import NDArray
 from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces, digest
 from lib.datasets.labels import Split
-from lib.faces.crop import whole
-from lib.images import ImageError, Limits, decode
-from lib.network_input import CropSpec
+from lib.images import ImageError
 from lib.storage.folder import folder as as_folder
 from lib.tasks import TASKS
 from lib.tasks.task import Task
+from lib.training.decoding import FaceDecoder
+from lib.training.face_store import FaceStore, copy_faces
 
 Classes = dict[str, NDArray[np.int64]]
-ROWS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -56,24 +53,34 @@ class Faces:
     """Faces with their labels.
 
     Attributes:
-        images: uint8 (n, side, side, 3), RGB; may be mapped from a file.
-        classes: as of `Labels`.
-        spans: as of `Labels`.
+        decoder: of the pictures.
+        rows: int64 (n,), of the decoder's pictures those that are meant.
+        classes: as of `Labels`, of these.
+        spans: as of `Labels`, of these.
     """
 
-    images: NDArray[np.uint8]
+    decoder: FaceDecoder
+    rows: NDArray[np.int64]
     classes: Classes
     spans: Classes = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
-    def part(self, rows: slice) -> "Faces":
+    def images(self, some: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.uint8]:
+        """Decode some of the faces, or all: uint8 (n, side, side, 3), RGB.
+
+        Raises:
+            UserError: a picture cannot be decoded.
+        """
+        return self.decoder(self.rows[some])
+
+    def part(self, some: slice) -> "Faces":
         """Only some of the faces."""
         classes, spans = (
-            {task: of[rows] for task, of in labels.items()} for labels in (self.classes, self.spans)
+            {task: of[some] for task, of in labels.items()} for labels in (self.classes, self.spans)
         )
-        return Faces(self.images[rows], classes, spans)
+        return Faces(self.decoder, self.rows[some], classes, spans)
 
 
 def read_labels(faces: LabelledFaces, tasks: Sequence[str] = tuple(TASKS)) -> Labels:
@@ -120,84 +127,41 @@ def _spans(truth: pa.Table, task: Task[Any]) -> NDArray[np.int64] | None:
     return np.clip(spans, 0, task.classes - 1).astype(np.int64)
 
 
-def decode_faces(faces: LabelledFaces, labels: Labels, side: int, cache: Path) -> Path:
-    """Decode the pictures of a split into a file of pixels, unless it is there.
+def open_faces(
+    faces: LabelledFaces,
+    labels: Labels,
+    side: int,
+    cache: Path,
+    threads: int | None = None,
+    memory: int = 0,
+) -> Faces:
+    """Copy the pictures of a split to this machine unless they are there, and join them to their labels.
 
     Args:
         faces: the split.
         labels: of the same.
-        side: of the squares, in pixels.
+        side: of the squares that the faces are decoded to, in pixels.
         cache: folder on a disk of this machine.
-
-    Returns:
-        The file, for `open_faces`; numpy's format, uint8 (n, side, side, 3).
+        threads: that decode; None: one for each CPU of this process.
+        memory: bytes that decoded faces may take.
 
     Raises:
-        UserError: a picture cannot be decoded.
+        UserError: there is no room for them.
     """
-    file = cache / f"{faces.split}-{side}-{labels.order[:16]}.npy"
-    if file.exists():
-        return file
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    spec = CropSpec(side, "box")
-    try:
-        pixels = _make_room(unfinished, (len(labels), side, side, 3))
-        with ThreadPoolExecutor() as threads:
-            for start, rows in _rows(faces):
-                squares = threads.map(lambda row: _square(faces, row, spec), rows)
-                for number, square in enumerate(squares, start):
-                    pixels[number] = square
-        pixels.flush()
-        unfinished.rename(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return file
+    store = FaceStore(copy_faces(faces, labels.order, len(labels), cache))
 
+    def refuse(row: int, error: ImageError) -> UserError:
+        name = faces.truth()["name"][row].as_py()
+        return UserError(
+            f"the picture of {name} in the split {faces.split} of {str(faces.folder)!r} cannot be "
+            f"decoded ({error}); run jobs.prepare again"
+        )
 
-def _make_room(file: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """A file of pixels, mapped into memory, that has its place on the disk."""
-    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-    try:
-        with file.open("r+b") as opened:
-            # A full disk would otherwise end the process while it writes into memory.
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    except OSError as error:
-        raise UserError(
-            f"no room for {pixels.nbytes / 1e9:.1f} GB of decoded faces in {str(file.parent)!r} "
-            f"({error.strerror}); make some, or set TMPDIR to another disk"
-        ) from None
-    return pixels
-
-
-def open_faces(file: Path, labels: Labels) -> Faces:
-    """Map a file of `decode_faces` into memory, beside its labels."""
-    return Faces(np.load(file, mmap_mode="r"), labels.classes, labels.spans)
+    decoder = FaceDecoder(store, side, refuse, threads, memory)
+    return Faces(decoder, np.arange(len(labels)), labels.classes, labels.spans)
 
 
 def load_faces(folder: Path, split: Split, side: int, cache: Path) -> Faces:
-    """Decode a split where that has not been done, and map it into memory."""
+    """The faces of a split in a folder of labelled faces, with all labels."""
     faces = LabelledFaces(as_folder(folder), split)
-    labels = read_labels(faces)
-    return open_faces(decode_faces(faces, labels, side, cache), labels)
-
-
-def _rows(faces: LabelledFaces) -> Iterator[tuple[int, list[dict[str, object]]]]:
-    """Picture and name of all faces, some at a time, each time with the number of the first."""
-    start = 0
-    for batch in faces.batches(("image", "source", "source_row"), ROWS_AT_A_TIME):
-        yield start, batch.to_pylist()
-        start += len(batch)
-
-
-def _square(faces: LabelledFaces, row: dict[str, object], spec: CropSpec) -> NDArray[np.uint8]:
-    data = row["image"]
-    try:
-        assert isinstance(data, bytes)
-        return whole(decode(data, Limits(), at_least=2 * spec.size).pixels, spec)
-    except (ImageError, AssertionError) as error:
-        name = f"{row['source']}:{row['source_row']}"
-        raise UserError(
-            f"the picture of {name} in the split {faces.split} of {str(faces.folder)!r} cannot be "
-            f"decoded ({error}); run jobs.prepare again"
-        ) from None
+    return open_faces(faces, read_labels(faces), side, cache)

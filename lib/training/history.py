@@ -78,9 +78,23 @@ class History:
             if not self._output.is_local:
                 self._output.upload(self._here)
             self._written = len(epochs)
-        if time.monotonic() - self._logged >= EVERY_SECONDS and step < steps:
+        if time.monotonic() - self._logged >= EVERY_SECONDS and 0 < step < steps:
             self._logged = time.monotonic()
             log.info("%s", step_line(len(epochs) + 1, self._epochs, step, steps, rate, epochs))
+
+    def log_start(self, over: list[tuple[str, float]], current: tuple[str, float] | None) -> None:
+        """Log what happens before the first step.
+
+        Args:
+            over: phases that are over since the last call, with the seconds that each took.
+            current: the phase that goes on, with its seconds so far; None: none does.
+        """
+        for phase, seconds in over:
+            log.info("%s: %.1f s", phase, seconds)
+            self._logged = time.monotonic()
+        if current and time.monotonic() - self._logged >= EVERY_SECONDS:
+            log.info("%s for %.0f s", *current)
+            self._logged = time.monotonic()
 
     def plot(self, epoch: int, distributions: NDArray[np.float64]) -> None:
         """Draw the class separation after an epoch, float64 (101, 101) of `Trainer.distributions`."""

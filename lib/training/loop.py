@@ -6,10 +6,9 @@ had not been interrupted. The step is written out, around `strategy.run`, becaus
 does not work under `MultiWorkerMirroredStrategy` (keras-team/keras issue 20585).
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -21,18 +20,42 @@ from lib.models.bundle import Bundle
 from lib.tasks import TASKS
 from lib.tasks.expectation import distribution_sums, mean_distributions
 from lib.training.augment import augment, mixup, plain, resized
+from lib.training.averages import WeightAverages
 from lib.training.checkpoint import Position
+from lib.training.decoding import ahead
 from lib.training.distillation import Teachers
 from lib.training.faces import Faces
+from lib.training.flat import FlatGroup, assign_arrays, sum_over_workers
 from lib.training.networks import Networks
 from lib.training.normalisation import in_groups, statistics
+from lib.training.optimizer import AdamW, LossScale
 from lib.training.recipe import Recipe
-from lib.training.schedule import cosine, epoch_order
+from lib.training.schedule import Cosine, epoch_order
+from lib.training.validation import validation_metrics, validation_sums
 
 PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
 """What `Trainer.arrays` calls the moving averages of the networks' variables."""
 _FOR_MIXUP = 1 << 30
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Variables that are trained alike.
+
+    Attributes:
+        name: in checkpoints.
+        variables: of the networks; may be none.
+        frozen_epochs: epochs at the start in which they stay as they are; -1: all.
+        schedule: of the learning rate, from the first epoch in which they change.
+        optimizer: of them.
+    """
+
+    name: str
+    variables: list[keras.Variable]
+    frozen_epochs: int
+    schedule: Cosine
+    optimizer: AdamW
 
 
 class Trainer:
@@ -49,6 +72,7 @@ class Trainer:
         rank: int,
         workers: int,
         teachers: Sequence[Bundle] = (),
+        begin: Callable[[str], None] = lambda phase: None,
     ) -> None:
         """Build networks and optimisers.
 
@@ -62,7 +86,12 @@ class Trainer:
             rank: number of this worker, from 0.
             workers: how many there are.
             teachers: models whose answers are learnt, too; each knows the recipe's tasks.
+            begin: is told what begins before the first step, and "" after it.
         """
+        begin("building")
+        self._begin = begin
+        self._is_compiled = False
+        (self._device,) = strategy.extended.worker_devices
         self._strategy = strategy
         self._recipe = recipe
         self._size = size
@@ -82,15 +111,14 @@ class Trainer:
         with strategy.scope():
             networks = build()
             self.networks = replace(networks, backbone=in_groups(networks.backbone))
-            self._averages = {
-                id(v): keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica")
-                for v in self.networks.variables
-                if recipe.ema_momentum and keras.backend.is_float_dtype(v.dtype)
-            }
-            self._optimizers = {
-                "heads": self._optimizer(0, self.networks.heads_and_free),
-                "backbone": self._optimizer(recipe.frozen_epochs or 0, self.networks.freezable),
-            }
+        self._parts = [
+            self._trained_part("heads", 0, self.networks.heads_and_free),
+            self._trained_part("backbone", recipe.frozen_epochs or 0, self.networks.freezable),
+        ]
+        self._scale = LossScale(strategy) if recipe.precision == "float16" else None
+        self._averages = WeightAverages(self.networks.variables, recipe.ema_momentum, strategy)
+        moving = statistics(self.networks.backbone)
+        self._statistics = FlatGroup(moving, strategy) if moving and workers > 1 else None
         self._teachers = Teachers(teachers, recipe.tasks, recipe.precision) if teachers else None
         self._step = tf.function(self._step_of_all, reduce_retracing=False)
         self._forward = tf.function(self._forward_of_one, reduce_retracing=False)
@@ -112,18 +140,35 @@ class Trainer:
         frozen = recipe.frozen_epochs == -1 or position.epoch < (recipe.frozen_epochs or 0)
         order = epoch_order(len(self._training), position.epoch, recipe.seed)
         started, first = time.monotonic(), position.step
-        while position.step < self.steps:
-            part = self._part(order, position.step)
-            targets = {task: of_task[part] for task, of_task in self._targets.items()}
-            loss = self._step(
-                self._training.images[part], targets, self._weights[part], self._seed(position),
-                size, frozen,
-            )  # fmt: skip
-            position.losses.append(float(loss))
+        parts = [self._part(order, step) for step in range(position.step, self.steps)]
+        for batch in ahead(self._batch, parts):
+            step = (*batch, self._seed(position), self._rates(position), size, frozen)
+            loss = self._step(*step) if self._is_compiled else self._first_step(step)
+            position.losses.append(loss)
+            # Waiting for this step would leave the device idle until the next one is there.
+            position.losses[-2:-1] = map(float, position.losses[-2:-1])
             position.step += 1
             after_step(position)
+        position.losses = [float(loss) for loss in position.losses]
         faces = (position.step - first) * recipe.batch_size * self.workers
         return faces / max(time.monotonic() - started, 1e-9)
+
+    def _first_step(self, step: tuple[Any, ...]) -> tf.Tensor:
+        self._begin("compiling")
+        self._step.get_concrete_function(*step)
+        self._begin("first step")
+        loss = self._step(*step)
+        float(loss)
+        self._begin("")
+        self._is_compiled = True
+        return loss
+
+    def _batch(self, part: NDArray[np.int64]) -> tuple[tf.Tensor, dict[Any, tf.Tensor], tf.Tensor]:
+        """Faces, targets and weights of a part, on the device that will train on them."""
+        images = self._training.images(part)
+        with tf.device(self._device):
+            targets = {task: tf.constant(of[part]) for task, of in self._targets.items()}
+            return tf.constant(images), targets, tf.constant(self._weights[part])
 
     def size_in(self, epoch: int) -> int:
         """Side of the crops in an epoch, in pixels."""
@@ -134,7 +179,8 @@ class Trainer:
         """The sum over all workers of what each lost in each step."""
         if not losses:
             return []
-        return self._sum(tf.constant(losses, tf.float64)).numpy().tolist()
+        mine = tf.constant([float(loss) for loss in losses], tf.float64)
+        return self._sum(mine).numpy().tolist()
 
     def validate(self, size: int) -> dict[str, float]:
         """Measure the averages on all validation faces, each exactly once.
@@ -144,9 +190,9 @@ class Trainer:
         """
         faces = self._validation.part(slice(self.rank, None, self.workers))
         kept = [v.numpy() for v in self.networks.variables]
-        _assign(self.networks.variables, self.averaged())
+        assign_arrays(self.networks.variables, self.averaged())
         predicted = self.predict(faces, size)
-        _assign(self.networks.variables, kept)
+        assign_arrays(self.networks.variables, kept)
         mine = validation_sums(predicted, faces, self._recipe)
         totals = self._sum(tf.constant(list(mine.values()), tf.float64)).numpy().tolist()
         for task, probabilities in predicted.items():
@@ -170,18 +216,20 @@ class Trainer:
 
     def predict(self, faces: Faces, size: int) -> dict[str, NDArray[np.float32]]:
         """Probabilities of faces by the weights as they are, by task (n, classes)."""
-        starts = range(0, len(faces), PREDICTED_AT_A_TIME)
-        batches = [
-            self._forward(np.asarray(faces.images[start : start + PREDICTED_AT_A_TIME]), size)
-            for start in starts
+        # All of one size, of which there is one graph: the last batch repeats the last face.
+        together = min(PREDICTED_AT_A_TIME, len(faces))
+        rows = np.arange(len(faces))
+        parts = [
+            np.resize(rows[start:], together) for start in range(0, len(faces), max(1, together))
         ]
+        batches = [self._forward(images, size) for images in ahead(faces.images, parts)]
         return {
             task: np.concatenate(
                 [
                     np.zeros((0, TASKS[task].classes), np.float32),
-                    *(b[task].numpy() for b in batches),
+                    *(batch[task].numpy() for batch in batches),
                 ]
-            )
+            )[: len(faces)]
             for task in self._recipe.tasks
         }
 
@@ -193,26 +241,19 @@ class Trainer:
     def restore(self, arrays: dict[str, list[NDArray[Any]]]) -> None:
         """Take up a state of `arrays`."""
         for name, group in self._variables().items():
-            _assign(group, arrays[name])
-        for variable, value in zip(self.networks.variables, arrays[AVERAGED], strict=True):
-            if id(variable) in self._averages:
-                self._averages[id(variable)].assign(value)
+            assign_arrays(group, arrays.get(name, []))
+        self._averages.restore(arrays[AVERAGED])
 
     def averaged(self) -> list[NDArray[Any]]:
         """The networks' variables, averaged where they are."""
-        return [self._averages.get(id(v), v).numpy() for v in self.networks.variables]
+        return self._averages.arrays()
 
     def _variables(self) -> dict[str, list[Any]]:
         return {
             "networks": self.networks.variables,
-            **{name: optimizer.variables for name, optimizer in self._optimizers.items()},
+            **{part.name: part.optimizer.variables for part in self._parts if part.variables},
+            "loss-scale": self._scale.variables if self._scale else [],
         }
-
-    def _trained(self) -> list[tuple[keras.optimizers.Optimizer, list[keras.Variable]]]:
-        return [
-            (self._optimizers["heads"], self.networks.heads_and_free),
-            (self._optimizers["backbone"], self.networks.freezable),
-        ]
 
     def _part(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """This worker's part of a global batch."""
@@ -225,9 +266,23 @@ class Trainer:
         step = position.epoch * self.steps + position.step
         return tf.constant([self._recipe.seed, step * self.workers + self.rank], tf.int32)
 
-    def _optimizer(
-        self, frozen_epochs: int, variables: list[keras.Variable]
-    ) -> keras.optimizers.Optimizer:
+    def _rates(self, position: Position) -> tf.Tensor:
+        """The learning rate of each part in a step, float32 (parts,).
+
+        Numbers from outside: the schedule is no part of the graph.
+        """
+        step = position.epoch * self.steps + position.step
+        rates = [
+            part.schedule(
+                max(0, step - max(0, part.frozen_epochs) * self.steps) // self._recipe.accumulate
+            )
+            for part in self._parts
+        ]
+        return tf.constant(rates, tf.float32)
+
+    def _trained_part(
+        self, name: str, frozen_epochs: int, variables: list[keras.Variable]
+    ) -> "_Part":
         """For variables that stay as they are for some epochs, or -1: for all."""
         recipe = self._recipe
         assert recipe.learning_rate is not None
@@ -236,26 +291,33 @@ class Trainer:
         steps = max(1, epochs * self.steps // recipe.accumulate)
         warmup = int(recipe.warmup_epochs * self.steps) // recipe.accumulate
         rate = recipe.learning_rate * (recipe.backbone_lr_multiplier if frozen_epochs else 1.0)
-        optimizer = keras.optimizers.AdamW(
-            cosine(rate, steps, min(warmup, steps - 1)),
-            weight_decay=recipe.weight_decay,
-            clipnorm=5.0,
-            gradient_accumulation_steps=recipe.accumulate if recipe.accumulate > 1 else None,
-        )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        if recipe.precision == "float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        optimizer.build(variables)
-        return optimizer
+        return _Part(
+            name, variables, frozen_epochs, Cosine(rate, steps, min(warmup, steps - 1)),
+            AdamW(variables, recipe.weight_decay, recipe.accumulate, self._strategy),
+        )  # fmt: skip
 
     def _step_of_all(
-        self, images: Any, targets: Any, weights: Any, seed: Any, size: int, frozen: bool
+        self,
+        images: Any,
+        targets: Any,
+        weights: Any,
+        seed: Any,
+        rates: Any,
+        size: int,
+        frozen: bool,
     ) -> tf.Tensor:
-        args = (images, targets, weights, seed, size, frozen)
+        args = (images, targets, weights, seed, rates, size, frozen)
         return self._strategy.run(self._step_of_one, args=args)
 
     def _step_of_one(
-        self, images: Any, targets: Any, weights: Any, seed: Any, size: int, frozen: bool
+        self,
+        images: Any,
+        targets: Any,
+        weights: Any,
+        seed: Any,
+        rates: Any,
+        size: int,
+        frozen: bool,
     ) -> tf.Tensor:
         """One step on this worker's part; the optimisers add up the gradients of all workers."""
         recipe = self._recipe
@@ -272,37 +334,28 @@ class Trainer:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
             crops, blended = mixup(crops, tuple(targets.values()), recipe.mixup, other)
             targets = dict(zip(targets, blended, strict=True))
-        trained = self._trained()[: 1 if frozen else 2]
+        parts = [part for part in self._parts[: 1 if frozen else 2] if part.variables]
         with tf.GradientTape() as tape:
             predicted = self.networks(crops, training=True, frozen=frozen)
             losses = [TASKS[task].loss(targets[task], predicted[task], recipe) for task in targets]
             each = weights * tf.add_n(losses)
             loss = tf.reduce_sum(each) / (recipe.batch_size * self.workers)
-            # By the least scale: what is too much for one optimiser's variables lowers it.
-            scale = tf.reduce_min([optimizer.scale_loss(1.0) for optimizer, _ in trained])
-            scaled = loss * scale
-        gradients = tape.gradient(scaled, [variables for _, variables in trained])
-        if recipe.precision == "float16":
-            gradients = _unusable_everywhere(gradients)
-        for (optimizer, variables), of_these in zip(trained, gradients, strict=True):
-            if recipe.precision == "float16":  # each optimiser undoes a scale of its own
-                of_these = [g * (optimizer.scale_loss(1.0) / scale) for g in of_these]
-            optimizer.apply(of_these, variables)
-        _average_over_workers(statistics(self.networks.backbone))
-        self._move_averages()
+            scaled = loss * self._scale.scale if self._scale else loss
+        gradients = tape.gradient(scaled, [[v.value for v in part.variables] for part in parts])
+        summed = [part.optimizer.summed(of) for part, of in zip(parts, gradients, strict=True)]
+        usable = None
+        if self._scale:
+            usable = self._scale.checked([of for part in summed for of in part])
+            summed = [[[g / self._scale.scale for g in of] for of in part] for part in summed]
+        for number, (part, of) in enumerate(zip(parts, summed, strict=True)):
+            part.optimizer.apply(of, rates[number], usable)
+        if self._scale and usable is not None:
+            self._scale.follow(usable)
+        if self._statistics:
+            means = [v / self.workers for v in sum_over_workers(self._statistics.values())]
+            self._statistics.assign(means)
+        self._averages.move(parts[0].optimizer.updates)
         return loss
-
-    def _move_averages(self) -> None:
-        """Of the statistics of normalisation, too: those of other weights would not fit."""
-        if not self._averages:
-            return
-        steps = tf.cast(self._optimizers["heads"].iterations, tf.float32)
-        # Faster at first, so that the random weights of the start are soon forgotten.
-        share = 1.0 - tf.minimum(self._recipe.ema_momentum, (1.0 + steps) / (10.0 + steps))
-        for variable in self.networks.variables:
-            if id(variable) in self._averages:
-                average = self._averages[id(variable)]
-                average.assign_add(share * (variable - average))
 
     def _forward_of_one(self, images: Any, size: int) -> dict[str, tf.Tensor]:
         return self.networks(plain(images, size), training=False)
@@ -310,39 +363,6 @@ class Trainer:
     def _sum_of_all(self, values: tf.Tensor) -> tf.Tensor:
         each = self._strategy.run(lambda v: tf.identity(v), args=(values,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)
-
-
-def _unusable_everywhere(groups: list[list[tf.Tensor]]) -> list[list[tf.Tensor]]:
-    """Gradients that are infinite on all workers where they are not finite on one.
-
-    The optimisers decide for each worker alone whether a step counts, and those that take it wait for
-    the others.
-    """
-    unusable = tf.add_n(
-        [
-            tf.reduce_sum(1.0 - tf.cast(tf.math.is_finite(g), tf.float32))
-            for of in groups
-            for g in of
-        ]
-    )
-    context = tf.distribute.get_replica_context()
-    unusable = context.all_reduce(tf.distribute.ReduceOp.SUM, unusable)
-    factor = tf.where(unusable > 0, math.inf, 1.0)
-    return [[g * tf.cast(factor, g.dtype) for g in of] for of in groups]
-
-
-def _average_over_workers(variables: Sequence[keras.Variable]) -> None:
-    if not variables:
-        return
-    context = tf.distribute.get_replica_context()
-    means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v) for v in variables])
-    for variable, mean in zip(variables, means, strict=True):
-        variable.assign(mean)
-
-
-def _assign(variables: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -354,27 +374,3 @@ def face_weights(faces: Faces, recipe: Recipe) -> NDArray[np.float32]:
     for name in recipe.tasks:
         weights *= TASKS[name].face_weights(faces.classes[name], recipe)
     return weights
-
-
-def validation_sums(
-    predicted: Mapping[str, NDArray[np.float32]], faces: Faces, recipe: Recipe
-) -> dict[str, float]:
-    """What a worker's part adds to each sum of `validation_metrics`."""
-    loss = np.zeros(len(faces))
-    sums: dict[str, float] = {}
-    for name, probabilities in predicted.items():
-        task, classes, spans = TASKS[name], faces.classes[name], faces.spans.get(name)
-        loss += task.loss(task.targets(classes, recipe, spans), probabilities, recipe)
-        sums |= task.validation_sums(probabilities, classes, spans)
-    return {"val_faces": float(len(faces)), "val_loss": float(np.sum(loss)), **sums}
-
-
-def validation_metrics(sums: Mapping[str, float], tasks: Sequence[str]) -> dict[str, float]:
-    """Means out of the sums over all faces.
-
-    The best epoch has the least `val_error`: the error of the first task, in the order of `TASKS`.
-    """
-    count = sums["val_faces"]
-    metrics = {name: total / count for name, total in sums.items()} | {"val_faces": count}
-    first = next(task for name, task in TASKS.items() if name in tasks)
-    return {**metrics, "val_error": first.validation_error(metrics)}

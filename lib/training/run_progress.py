@@ -4,6 +4,7 @@ Importing this imports Ray, which takes seconds; jobs do so when their options h
 """
 
 import logging
+import time
 from threading import Event, Thread
 from typing import Any
 
@@ -30,6 +31,21 @@ class ProgressActor:
         self._progress: Progress | None = None
         self._reason: str | None = None
         self._distributions: dict[int, NDArray[np.float64]] = {}
+        self._over: list[tuple[str, float]] = []
+        self._phase, self._since = "", time.monotonic()
+
+    def begin(self, phase: str) -> None:
+        """Say what begins, and that what went on is over; "": nothing but training."""
+        now = time.monotonic()
+        if self._phase:
+            self._over.append((self._phase, now - self._since))
+        self._phase, self._since = phase, now
+
+    def take_phases(self) -> tuple[list[tuple[str, float]], tuple[str, float] | None]:
+        """The arguments of `History.log_start`."""
+        over, self._over = self._over, []
+        current = (self._phase, time.monotonic() - self._since) if self._phase else None
+        return over, current
 
     def set_progress(
         self, epochs: list[dict[str, Any]], step: int, steps: int, rate: float
@@ -83,6 +99,7 @@ class ProgressReader:
                 log.warning("the metrics could not be written: %s", reason_of(error))
 
     def _read(self) -> None:
+        self._history.log_start(*ray.get(self._actor.take_phases.remote()))
         if progress := ray.get(self._actor.progress.remote()):
             self._history.update(*progress)
         for epoch, distributions in ray.get(self._actor.take_distributions.remote()).items():

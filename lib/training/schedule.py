@@ -1,17 +1,33 @@
-"""The learning rate over time."""
+"""The learning rate and the order of the faces over time."""
 
-import keras
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
 
-def cosine(highest: float, steps: int, warmup: int) -> keras.optimizers.schedules.CosineDecay:
-    """Rise from zero to `highest` over `warmup` steps, and fall to zero at the last of `steps`."""
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else highest,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=highest if warmup else None,
-        warmup_steps=warmup,
-    )
+@dataclass(frozen=True)
+class Cosine:
+    """A learning rate that rises in a line from zero, then falls to zero as a cosine.
+
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Attributes:
+        highest: rate after the warm-up.
+        updates: after which it is zero.
+        warmup: updates over which it rises; less than `updates`.
+    """
+
+    highest: float
+    updates: int
+    warmup: int
+
+    def __call__(self, update: int) -> float:
+        """The rate of an update, from 0."""
+        if update < self.warmup:
+            return self.highest * update / self.warmup
+        share = min(1.0, (update - self.warmup) / max(1, self.updates - self.warmup))
+        return self.highest * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def epoch_order(faces: int, epoch: int, seed: int) -> np.ndarray:

@@ -16,12 +16,10 @@ import ray
 import ray.train
 import ray.train.collective
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-
-# Before Ray Train's import of TensorFlow, which takes longer.
-from lib.common import tensorflow_settings as runtime  # isort: skip
-from ray.train.tensorflow import TensorflowTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lib.common.errors import UserError
+from lib.datasets.labels import Split
 from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.models.bundle import Bundle
 from lib.scoring.engine import beside_the_job
@@ -31,8 +29,10 @@ from lib.training.history import History
 from lib.training.recipe import Recipe
 from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, ProgressReader
 from lib.training.signals import watched_signals
+from lib.training.tensorflow_cluster import TensorflowCluster
 
 CHECKPOINTS, BEST = "checkpoints", "best"
+SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ def run(
     """
     actor_class: Any = ProgressActor
     actor = actor_class.options(**beside_the_job()).remote()
-    trainer = TensorflowTrainer(
+    actor.begin.remote("starting workers")
+    trainer = DataParallelTrainer(
         work,
+        backend_config=TensorflowCluster(),
         train_loop_config={"plan": plan, "actor": actor, "threads": max(1, round(cpus))},
         scaling_config=ScalingConfig(
             # mypy sees the class of Ray Train's first version, without elasticity.
@@ -133,32 +135,40 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _train(plan: Plan, actor: Any, threads: int) -> None:
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+
+    def begin(phase: str) -> None:
+        if rank == 0:
+            actor.begin.remote(phase)
+
+    begin("importing")
+    from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tensorflow as tf
 
     from lib.datasets.labelled_faces import LabelledFaces
-    from lib.training.faces import decode_faces, open_faces, read_labels
+    from lib.training.faces import open_faces, read_labels
     from lib.training.loop import Trainer
     from lib.training.networks import build_networks
 
     runtime.configure(threads)
     # Gradients are exchanged by NCCL between GPUs, else by gRPC.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
     # Fewer workers share the same batches, so steps and schedules stay what they are.
     recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
     assert recipe.size is not None
     teachers = [bundle.here() for bundle in plan.teachers]
     largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
+    begin("copying faces")
+    memory = memory_for_faces(context.get_local_world_size())
     splits = {}
-    for split in ("train", "val"):
+    for split in SPLITS:
         faces = LabelledFaces(plan.data, split)
         labels = read_labels(faces, recipe.tasks)
-        if context.get_local_rank() == 0:
-            decode_faces(faces, labels, side, cache_folder())
-        ray.train.collective.barrier()
-        splits[split] = open_faces(decode_faces(faces, labels, side, cache_folder()), labels)
+        splits[split] = open_faces(faces, labels, side, cache_folder(), threads, memory)
+        memory -= splits[split].decoder.kept_bytes
+    ray.train.collective.barrier()
     trainer = Trainer(
         strategy,
         lambda: build_networks(
@@ -169,7 +179,7 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
             recipe.tasks,
         ),
         recipe, recipe.size, splits["train"], splits["val"], rank, workers,
-        teachers,
+        teachers, begin,
     )  # fmt: skip
     position = Position()
     if checkpoint := ray.train.get_checkpoint():
@@ -272,5 +282,15 @@ def _errors(history: list[dict[str, Any]], recipe: Recipe) -> list[float]:
 
 
 def cache_folder() -> Path:
-    """Where a machine keeps decoded faces: not shared between users, and gone with the machine."""
+    """Where a machine keeps encoded faces: not shared between users, and gone with the machine."""
     return Path(tempfile.gettempdir(), f"faces-{os.getuid()}")
+
+
+def memory_for_faces(workers: int) -> int:
+    """Bytes that each of the workers of this machine may fill with decoded faces.
+
+    Together half of what Ray has found free for all processes that it starts here.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    found = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return int(found.get("memory", 0.0) / 2 / workers)

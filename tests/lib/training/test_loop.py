@@ -1,6 +1,3 @@
-import errno
-import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +5,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
@@ -25,16 +20,11 @@ from lib.tasks.gender import FEMALE, GENDERS
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
-from lib.training.loop import (
-    AVERAGED,
-    Trainer,
-    _unusable_everywhere,
-    validation_metrics,
-    validation_sums,
-)
+from lib.training.loop import AVERAGED, Trainer
 from lib.training.networks import build_networks
 from lib.training.recipe import Recipe
 from lib.training.schedule import epoch_order
+from lib.training.validation import validation_metrics, validation_sums
 from tests.made_faces import make_faces
 
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, frozen_epochs=0)
@@ -210,26 +200,6 @@ def test_every_way_of_training_trains(faces: dict[str, Faces], changes: dict[str
     assert (before != trainer.networks.backbone.weights[0].numpy()).any()
 
 
-def test_what_one_worker_cannot_use_none_uses() -> None:
-    groups = [[tf.constant([1.0, math.inf])], [tf.constant([2.0]), tf.constant([0.0])]]
-    spoilt = _unusable_everywhere(groups)
-    assert not any(np.isfinite(g.numpy()).any() for of in spoilt for g in of)
-    good = [[tf.constant([1.0, 3.0])], [tf.constant([0.0])]]
-    for before, after in zip(good, _unusable_everywhere(good), strict=True):
-        np.testing.assert_array_equal(before[0], after[0])
-
-
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    made = make_faces(tmp_path / "made", train=8, val=4)
-    with pytest.raises(UserError, match=r"no room for 0\.0 GB.*No space left on device.*TMPDIR"):
-        load_faces(made, "train", 38, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
-
-
 def test_vgg_face_trains_what_the_original_recipe_trains() -> None:
     networks = build_networks("vgg-face", 32)
     free = {v.path.split("/")[-2] for v in networks.heads_and_free}
@@ -250,7 +220,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
-    images = tf.constant(faces["train"].images[:6])
+    images = tf.constant(faces["train"].images(slice(6)))
     seed = tf.constant([3, 4])
     one = augment(images, 32, seed).numpy()
     assert one.shape == (6, 32, 32, 3)
@@ -295,45 +265,3 @@ def test_rare_ages_count_more_if_asked_to() -> None:
     weights = age_weights(ages, 1.0)
     assert weights.mean() == pytest.approx(1, rel=1e-5)
     assert weights[ages == 80].sum() == pytest.approx(weights[ages == 20].sum(), rel=1e-4)
-
-
-def test_faces_are_decoded_once(folder: Path, tmp_path: Path) -> None:
-    first = load_faces(folder, "train", 38, tmp_path)
-    (file,) = tmp_path.iterdir()
-    written = file.stat().st_mtime_ns
-    second = load_faces(folder, "train", 38, tmp_path)
-    assert file.stat().st_mtime_ns == written
-    assert first.images.shape == (27, 38, 38, 3)
-    np.testing.assert_array_equal(first.images, second.images)
-    # Brighter the older, as they were made: labels and pictures belong together.
-    assert np.corrcoef(first.images.mean(axis=(1, 2, 3)), first.classes["age"])[0, 1] > 0.95
-
-
-def test_the_same_faces_in_another_order_are_others(folder: Path, tmp_path: Path) -> None:
-    first = load_faces(folder, "train", 38, tmp_path / "cache")
-    turned = tmp_path / "faces" / "split=train"
-    turned.mkdir(parents=True)
-    rows = pq.read_table(folder / "split=train" / "part-0.parquet")
-    pq.write_table(rows.take(list(range(len(rows)))[::-1]), turned / "part-0.parquet")
-    second = load_faces(turned.parent, "train", 38, tmp_path / "cache")
-    np.testing.assert_array_equal(first.images, second.images[::-1])
-    np.testing.assert_array_equal(first.classes["age"], second.classes["age"][::-1])
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "complaint"),
-    [
-        ("image", b"no picture", "made:5 in the split train.*cannot be decoded"),
-        ("age", 101, "1 faces of the split train.*made:5 has 101"),
-        ("gender", None, "no possible gender: made:5 has None"),
-    ],
-)
-def test_bad_faces_are_named(column: str, value: object, complaint: str, tmp_path: Path) -> None:
-    folder = make_faces(tmp_path / "faces", train=9, val=3)
-    file = folder / "split=train" / "part-0.parquet"
-    rows = pq.read_table(file).to_pylist()
-    rows[5][column] = value
-    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(file)), file)
-    with pytest.raises(UserError, match=complaint):
-        load_faces(folder, "train", 38, tmp_path)
-    assert not list(tmp_path.glob("*.tmp"))
