@@ -172,7 +172,7 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         # One worker does what all the CPUs of a GPU do, and as far ahead.
         sleeping = Sleeping(options.gpu_ms / AHEAD, options.gpu_ms, read_bundle(MODEL).crop.size)
         with cluster(gpus, output), engine.cluster():
-            seconds = engine.WorkSeconds("simulated")
+            state = engine.RunState("simulated")
             started = time.time()
             source = Rows((str(manifest),), None, images, ("id", "uri"))
             writer = RowWriter(folder_of(output) / "labels", "simulated")
@@ -180,13 +180,13 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
                 pipeline.places_of(source.blocks()),
                 sleeping,  # type: ignore[arg-type]
                 pools,
-                seconds,
+                state,
                 source,
                 writer,
             )
             for _ in rows.iter_batches(batch_size=None):
                 pass
-            busy = seconds.total()[MODELS]
+            busy = state.total()[MODELS]
         parts = sorted(
             (file.stat().st_mtime, pq.read_metadata(file).num_rows)
             for file in (output / "labels").glob("*.parquet")

@@ -57,7 +57,7 @@ def rows(
     labelling = Labelling(
         Fetch(10**8), DetectorSpec(detector), Limits(), bundle, age_distribution=False
     )
-    worker = Worker(labelling.stages(pool, last=True), lambda seconds: None)
+    worker = Worker(labelling.stages(pool, last=True))
     with ThreadPoolExecutor(IN_FLIGHT if pool.gpus else 1) as threads:
         tables = list(threads.map(lambda block: pa.concat_tables(worker(block)), blocks))
     return pa.concat_tables(tables).sort_by("id").to_pylist()
