@@ -20,7 +20,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lib.common import last_words
 from lib.common.errors import UserError
 from lib.common.native_output import native_errors_hidden
-from lib.scoring.connection import LOCAL, check_address, cluster_address, waits_said
+from lib.scoring.connection import (
+    LOCAL,
+    SHORT_OF_MEMORY,
+    check_address,
+    cluster_address,
+    is_for_memory,
+    waits_said,
+)
 from lib.scoring.rows import Block
 from lib.scoring.telemetry import STAGE_SECONDS
 
@@ -139,6 +146,8 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         last = lines[-1] if lines else type(error).__name__
+        if is_for_memory(str(error)):
+            last = f"its workers have ended: {SHORT_OF_MEMORY}"
         ours = f"{UserError.__module__}.{UserError.__name__}: "
         if last.startswith(ours):  # of a worker
             raise UserError(f"the run stopped: {last.removeprefix(ours)}; then {remedy}") from error
