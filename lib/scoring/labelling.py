@@ -90,7 +90,9 @@ class Labelling:
         on_gpu = pool.gpus > 0
         if FACES in pool.stages:
             source = self.source
-            chain.append(source.for_one_of(pool.actors) if isinstance(source, Fetch) else source)
+            if isinstance(source, Fetch):
+                source = source.for_one_of(pool.actors, pool.threads)
+            chain.append(source)
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
