@@ -22,8 +22,8 @@ from lib.scoring.stages.stage import BATCH, Chain, Say, Stage
 
 log = logging.getLogger("workers")
 
-BYTES_OF_IMAGE = 2 << 20
-"""Encoded bytes of an image on average, at most, in a batch, where they are known before it is read."""
+BATCH_BYTES, GPU_BATCH_BYTES = 64 << 20, 256 << 20
+"""Encoded images of a batch, where their sizes are known before they are read."""
 GPU_BATCH, GPU_BATCH_OF_CROPS = 64, 512
 """Images that pass the stages together on a GPU: photographs, of which a decoded one takes megabytes, and
 face crops."""
@@ -126,6 +126,7 @@ class Worker:
     ) -> None:
         self._chain = Chain(stages, report, say)
         self._batch = batch
+        self._bytes = BATCH_BYTES if batch <= BATCH else GPU_BATCH_BYTES
         self._rows = rows
         self._writer = writer
 
@@ -134,7 +135,7 @@ class Worker:
         if self._rows is not None:
             (where,) = block.to_pylist()
             block = self._rows.read(Block(**where))
-        rows = self._chain.stream(block, self._batch, self._batch * BYTES_OF_IMAGE)
+        rows = self._chain.stream(block, self._batch, self._bytes)
         if self._writer is None:
             yield from rows
         else:
