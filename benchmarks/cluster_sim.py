@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -87,10 +88,11 @@ class Sleep:
     def setup(self, watch: Stopwatch) -> None:
         """Prepare nothing."""
         self._watch = watch
+        self._lock = Lock()  # of the device, which threads share
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Sleep for the images of the batch."""
-        with self._watch(self.name):
+        with self._lock, self._watch(self.name):
             time.sleep(self.ms / 1000 * len(batch))
         if self.side:
             crops = np.zeros((len(batch), self.side, self.side, 3), np.uint8)

@@ -24,8 +24,8 @@ from lib.scoring.stages.stage import BATCH, Chain, Stage
 
 log = logging.getLogger("workers")
 
-BYTES_OF_IMAGE = 2 << 20
-"""Encoded bytes of an image on average, at most, in a batch, where they are known before it is read."""
+BATCH_BYTES, GPU_BATCH_BYTES = 64 << 20, 256 << 20
+"""Encoded images of a batch, where their sizes are known before they are read."""
 GPU_BATCH, GPU_BATCH_OF_CROPS = 64, 512
 """Images that pass the stages together on a GPU: photographs, of which a decoded one takes megabytes, and
 face crops."""
@@ -92,7 +92,9 @@ class Labelling:
         on_gpu = pool.gpus > 0
         if FACES in pool.stages:
             source = self.source
-            chain.append(source.for_one_of(pool.actors) if isinstance(source, Fetch) else source)
+            if isinstance(source, Fetch):
+                source = source.for_one_of(pool.actors, pool.threads)
+            chain.append(source)
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
@@ -168,6 +170,7 @@ class Worker:
         self._chain = Chain(stages, self._state.add, self._state.say)
         self._alone = Lock()
         self._batch = batch
+        self._bytes = BATCH_BYTES if batch <= BATCH else GPU_BATCH_BYTES
         self._rows = rows
         self._writer = writer
 
@@ -206,7 +209,7 @@ class Worker:
         return labelled
 
     def _label(self, rows: pa.Table) -> Iterator[pa.Table]:
-        return self._chain.stream(rows, self._batch, self._batch * BYTES_OF_IMAGE)
+        return self._chain.stream(rows, self._batch, self._bytes)
 
     def finish(self) -> None:
         """Report the seconds that have not been reported."""
