@@ -155,10 +155,12 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     # Gradients are exchanged by NCCL between GPUs, else by gRPC.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     # Fewer workers share the same batches, so steps and schedules stay what they are.
-    recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
-    assert recipe.size is not None
+    size, batch = plan.recipe.size, plan.recipe.batch_size
+    assert size is not None
+    assert batch is not None
+    recipe = replace(plan.recipe, batch_size=batch * plan.workers // workers)
     teachers = [bundle.here() for bundle in plan.teachers]
-    largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
+    largest = max([size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
     begin("copying faces")
     memory = memory_for_faces(context.get_local_world_size())
@@ -173,12 +175,12 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
         strategy,
         lambda: build_networks(
             plan.backbone,
-            None if BACKBONES[plan.backbone].any_size else recipe.size,
+            None if BACKBONES[plan.backbone].any_size else size,
             recipe.dropout,
             plan.weights,
             recipe.tasks,
         ),
-        recipe, recipe.size, splits["train"], splits["val"], rank, workers,
+        recipe, size, splits["train"], splits["val"], rank, workers,
         teachers, begin,
     )  # fmt: skip
     position = Position()
@@ -204,7 +206,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> N
         nonlocal reported
         if actor is not None and time.monotonic() - reported >= REPORT_EVERY_SECONDS:
             reported = time.monotonic()
-            faces = now.step * recipe.batch_size * trainer.workers
+            faces = now.step * trainer.batch
             report_progress(faces / (reported - started))
         if (
             plan.checkpoint_steps
