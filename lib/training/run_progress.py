@@ -31,6 +31,7 @@ class ProgressActor:
         self._progress: Progress | None = None
         self._reason: str | None = None
         self._distributions: dict[int, NDArray[np.float64]] = {}
+        self._warning: str | None = None
         self._over: list[tuple[str, float]] = []
         self._phase, self._since = "", time.monotonic()
 
@@ -56,6 +57,15 @@ class ProgressActor:
     def progress(self) -> Progress | None:
         """The latest progress."""
         return self._progress
+
+    def warn(self, warning: str) -> None:
+        """Ask for a warning in the job's log."""
+        self._warning = warning
+
+    def take_warning(self) -> str | None:
+        """The latest warning since the last call."""
+        warning, self._warning = self._warning, None
+        return warning
 
     def add_distributions(self, epoch: int, distributions: NDArray[np.float64]) -> None:
         """Ask for the plot of an epoch; see `History.plot`."""
@@ -99,6 +109,8 @@ class ProgressReader:
                 log.warning("the metrics could not be written: %s", reason_of(error))
 
     def _read(self) -> None:
+        if warning := ray.get(self._actor.take_warning.remote()):
+            log.warning("%s", warning)
         self._history.log_start(*ray.get(self._actor.take_phases.remote()))
         if progress := ray.get(self._actor.progress.remote()):
             self._history.update(*progress)
