@@ -42,7 +42,16 @@ python: ## Print the Python that the installation takes; PYTHON=... chooses one.
 	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pip install --quiet --compile -r requirements-dev.txt
 	touch $@
 
-score: .venv/installed ## Label IMAGES=... into OUTPUT=..., with a report; without IMAGES a demonstration.
+# TensorFlow's CUDA libraries are gigabytes: only where there is a driver for them.
+DRIVER := $(firstword $(wildcard /proc/driver/nvidia/version) $(shell command -v nvidia-smi))
+
+.venv/cuda: .venv/installed
+	@echo "an NVIDIA driver is here ($(DRIVER)): installing TensorFlow's CUDA libraries"
+	sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' requirements.txt > .venv/cuda.txt
+	.venv/bin/python -m pip install --quiet --compile -r .venv/cuda.txt -c constraints.txt
+	touch $@
+
+score: .venv/installed $(if $(DRIVER),.venv/cuda) ## Label IMAGES=... into OUTPUT=..., with a report; without IMAGES a demonstration.
 	.venv/bin/python -m jobs.score --images "$$IMAGES" --output "$$OUTPUT"
 	@.venv/bin/python -m jobs.report --labels "$$OUTPUT" --output "$$REPORT"
 

@@ -30,16 +30,17 @@ os.environ |= {"RAY_raylet_start_wait_time_s": "120"}  # many processes, few cor
 # isort: split
 from ray.cluster_utils import Cluster
 
+from benchmarks.sizing import AHEAD
 from lib.scoring import engine, pipeline
 
 # isort: split
 from lib.models.bundle import read_bundle
-from lib.scoring.placement import AHEAD, FACES, MODELS, Pool
+from lib.scoring.placement import FACES, MODELS, Pool
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Rows, block_rows
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.face_arrays import face_column
-from lib.scoring.stages.stage import Stage, Stopwatch
+from lib.scoring.stages.stage import BATCH, Stage, Stopwatch
 from lib.storage.folder import folder as folder_of
 
 MODEL = Path("models/default")
@@ -113,6 +114,10 @@ class Sleeping:
     cpu_ms: float
     gpu_ms: float
     side: int
+
+    def batch(self, pool: Pool) -> int:
+        """Images that pass the stages together."""
+        return BATCH
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         """What the workers of a pool do."""

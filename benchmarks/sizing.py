@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import tyro
 
-from lib.scoring.placement import AHEAD
 from lib.scoring.rows import LARGEST_BLOCK
 
+AHEAD = 1.25
+"""CPUs on machines of their own work this much faster than the GPUs, so that no GPU waits."""
 LISTED = 1000
 """Keys that one LIST request gives."""
 LISTS_A_SECOND = 1

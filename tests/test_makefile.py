@@ -127,3 +127,21 @@ def test_images_and_output_of_score(
     assert lines[place : place + 4] == ["--images", images, "--output", output]
     rm = [line.removeprefix("rm -rf ").strip() for line in lines if line.startswith("rm ")]
     assert rm == ([] if removed is None else [removed])
+
+
+@pytest.mark.parametrize("driver", ["", "/usr/bin/nvidia-smi"])
+def test_cuda_is_installed_where_there_is_a_driver(driver: str, tmp_path: Path) -> None:
+    """Pip is made up: it prints what it is to install."""
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    shutil.copy(PROJECT / "requirements.txt", tmp_path)
+    bin_ = tmp_path / ".venv" / "bin"
+    bin_.mkdir(parents=True)
+    (bin_ / "python").write_text('#!/bin/sh\nif [ "$2" = pip ]; then cat .venv/cuda.txt; fi\n')
+    (bin_ / "python").chmod(0o755)
+    for name in ("requirements-dev.txt", "constraints.txt", ".venv/installed"):
+        (tmp_path / name).touch()
+    first, second = (
+        make("-C", str(tmp_path), "score", f"DRIVER={driver}").stdout for _ in range(2)
+    )
+    assert ("tensorflow[and-cuda]==" in first) == bool(driver)
+    assert "[and-cuda]==2" not in second

@@ -1,6 +1,7 @@
 """TensorFlow's settings for one worker process; set them before its first operation."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any
 
 import cv2
 
+from lib.common.gpus import Gpu, memory_of_gpu
 from lib.common.native_output import native_errors_hidden
 
 
@@ -27,6 +29,8 @@ def _absent(*modules: str) -> Iterator[None]:
             del found[module]
 
 
+# A driver keeps the kernels that it compiles for its card; TensorFlow's are more than the default holds.
+os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
 with _absent("matplotlib", "sklearn"), native_errors_hidden():
     import tensorflow as tf
 
@@ -48,6 +52,24 @@ def configure(threads: int) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:  # already running
         return
+
+
+def first_gpu() -> Gpu | None:
+    """The GPU that TensorFlow computes on; None: it sees none."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return Gpu(
+        name=details.get("device_name", gpus[0].name),
+        memory=memory_of_gpu(),
+        capability=details.get("compute_capability", (0, 0)),
+    )
+
+
+def compute_float32_in_full() -> None:
+    """Keep GPUs from rounding float32 to TensorFloat-32: labels are to be those of CPUs."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def _keep_freed_memory() -> None:

@@ -64,7 +64,7 @@ def _labels(
     """The label rows of all faces, in any order."""
     rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
     labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
-    if on_this_machine.suits(count, placement):
+    if on_this_machine.suits(placement):
         return _collect(on_this_machine.label_here(rows, labelling), count)
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring.pipeline import labelled

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from threading import Lock
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,3 +56,49 @@ class Detector(Protocol):
             One `Detections` for each image, in order, in pixels of that image.
         """
         ...
+
+
+class BatchDetector(Protocol):
+    """Finds faces in three steps, of which only the second one takes a device, and whole batches."""
+
+    canvas: int
+    """As of `Detector`."""
+
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
+        """What is looked at of an image (height, width, 3), RGB; threads may call it side by side."""
+        ...
+
+    def look(self, prepared: Sequence[Any]) -> list[Any]:
+        """What is seen of each image of a batch; threads may call it side by side."""
+        ...
+
+    def finish(self, prepared: Any, seen: Any) -> Detections:
+        """The faces of one image, as of `Detector.detect`; threads may call it side by side."""
+        ...
+
+
+class InBatches:
+    """Any detector as a `BatchDetector`: it takes the images as they are, one batch after the other."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.canvas = detector.canvas
+        self._detector = detector
+        self._lock = Lock()
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image."""
+        return image
+
+    def look(self, prepared: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """The faces of each image."""
+        step = self._detector.at_a_time
+        with self._lock:
+            return [
+                faces
+                for start in range(0, len(prepared), step)
+                for faces in self._detector.detect(prepared[start : start + step])
+            ]
+
+    def finish(self, prepared: NDArray[np.uint8], seen: Detections) -> Detections:
+        """The faces that were seen."""
+        return seen

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lib.common.errors import UserError
-from lib.faces.detections import Detector
+from lib.faces.detections import BatchDetector, Detector, InBatches
 
 WORKER_GIB = 1.0
 """Memory of a worker in GiB, besides the weights of its models, with the largest pictures."""
@@ -24,17 +24,22 @@ class DetectorEntry:
         module: has `load(threads) -> Detector`; None: the images are face crops already.
         weights: file of its weights, beside its module; None: they come with another package.
         worker_gib: memory of a worker that uses it, as `WORKER_GIB`.
+        batch_module: has `load(threads) -> BatchDetector`; None: `module` does for batches, too.
     """
 
     help: str
     module: str | None
     weights: str | None = None
     worker_gib: float = WORKER_GIB
+    batch_module: str | None = None
 
 
 DETECTORS = {
     DEFAULT_DETECTOR: DetectorEntry(
-        "YuNet, a network of one pass", "lib.faces.yunet", "face_detection_yunet_2026may.onnx"
+        "YuNet, a network of one pass",
+        "lib.faces.yunet",
+        "face_detection_yunet_2026may.onnx",
+        batch_module="lib.faces.yunet_on_gpu",
     ),
     "mtcnn": DetectorEntry("MTCNN, with the weights of its PyPI package", "lib.faces.mtcnn"),
     "deepface": DetectorEntry(
@@ -88,4 +93,12 @@ class DetectorSpec:
         if self.entry.module is None:
             return None
         load: Callable[[int], Detector] = import_module(self.entry.module).load
+        return load(threads)
+
+    def load_for_batches(self, threads: int) -> BatchDetector | None:
+        """The same for a worker that gives it whole batches, on its GPU where it has one."""
+        if self.entry.batch_module is None:
+            detector = self.load(threads)
+            return None if detector is None else InBatches(detector)
+        load: Callable[[int], BatchDetector] = import_module(self.entry.batch_module).load
         return load(threads)

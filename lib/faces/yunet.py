@@ -18,6 +18,8 @@ from lib.faces.boxes import Floats, Image, inside, ratio, round_up, shrink_fast
 from lib.faces.detections import Detections
 
 WEIGHTS = Path(__file__).parent / "weights" / "face_detection_yunet_2026may.onnx"
+CANVAS, THRESHOLD = 640, 0.6
+"""Longer side, in pixels, to which larger images are shrunk; the score, 0..1, that a face must reach."""
 STRIDES = (8, 16, 32)
 """Pixels between the places that each of the network's three outputs looks at."""
 SMALLER = 4
@@ -29,8 +31,8 @@ _OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is
 _MOST = 5000  # boxes that are compared with each other: bounds the time that noise takes
 
 
-class _Found(NamedTuple):
-    """What the network found, in pixels of the image.
+class Found(NamedTuple):
+    """What the network found, boxes that overlap included, in pixels of what it was shown.
 
     Attributes:
         boxes: float32 (n, 4): the upper left and the lower right corner, x, y, x, y.
@@ -42,10 +44,30 @@ class _Found(NamedTuple):
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
 
-    def at_least(self, side: float) -> "_Found":
+    def at_least(self, side: float) -> "Found":
         """Those whose longer side has as many pixels."""
         some = (self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1, initial=0) >= side
-        return _Found(*(array[some] for array in self))
+        return Found(*(array[some] for array in self))
+
+    def scaled(self, scale: Floats) -> "Found":
+        """The same in pixels of the image; `scale` takes x, y, x, y there."""
+        factor = scale.astype(np.float32)
+        return Found(self.boxes * factor, self.scores, self.landmarks * factor[:2])
+
+
+def best_of(image: Image, large: Found, small: Found, threshold: float) -> Detections:
+    """The faces of an image: of those found in its two sizes, in pixels of the image, the best ones."""
+    found = large, small.at_least(NEAR * max(image.shape))
+    boxes, scores, landmarks = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    # Best first.
+    best = np.asarray(
+        cv2.dnn.NMSBoxes(
+            np.concatenate([corner, extent], axis=1).tolist(),
+            scores.tolist(), threshold, _OVERLAP, top_k=_MOST,
+        ), np.intp
+    ).reshape(-1)  # fmt: skip
+    return inside(image, boxes[best], scores[best], landmarks[best])
 
 
 def load(threads: int) -> "Yunet":
@@ -63,7 +85,9 @@ class Yunet:
         threshold: the score, 0..1, that a face must reach.
     """
 
-    def __init__(self, threads: int = 1, canvas: int = 640, threshold: float = 0.6) -> None:
+    def __init__(
+        self, threads: int = 1, canvas: int = CANVAS, threshold: float = THRESHOLD
+    ) -> None:
         self.canvas = canvas
         self.at_a_time = 1
         self._threshold = threshold
@@ -76,21 +100,12 @@ class Yunet:
     def _detect(self, image: Image) -> Detections:
         large = shrink_fast(image, self.canvas)
         small = shrink_fast(large, self.canvas // SMALLER)
-        found = [self._look(large, ratio(image, large)), self._look(small, ratio(image, small))]
-        found[1] = found[1].at_least(NEAR * max(image.shape))
-        boxes, scores, landmarks = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        corner, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-        # Best first.
-        best = np.asarray(
-            cv2.dnn.NMSBoxes(
-                np.concatenate([corner, extent], axis=1).tolist(),
-                scores.tolist(), self._threshold, _OVERLAP, top_k=_MOST,
-            ), np.intp
-        ).reshape(-1)  # fmt: skip
-        return inside(image, boxes[best], scores[best], landmarks[best])
+        found = self._look(large).scaled(ratio(image, large))
+        nearer = self._look(small).scaled(ratio(image, small))
+        return best_of(image, found, nearer, self._threshold)
 
-    def _look(self, image: Image, scale: Floats) -> _Found:
-        """All that the network finds in an image, boxes that overlap included, times `scale`."""
+    def _look(self, image: Image) -> Found:
+        """All that the network finds in an image."""
         height, width = (round_up(side, STRIDES[-1]) for side in image.shape[:2])
         blob = np.zeros((1, 3, height, width), np.float32)
         blob[:, :, : image.shape[0], : image.shape[1]] = cv2.dnn.blobFromImage(image, swapRB=True)
@@ -105,12 +120,10 @@ class Yunet:
             half = np.exp(boxes[some, 2:]) * stride / 2
             points = (places[:, np.newaxis] + landmarks[some].reshape(-1, 5, 2)) * stride
             found.append(
-                _Found(
+                Found(
                     np.concatenate([centre - half, centre + half], axis=1).astype(np.float32),
                     scores[some],
                     points.astype(np.float32),
                 )
             )
-        boxes, scores, points = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        factor = scale.astype(np.float32)
-        return _Found(boxes * factor, scores, points * factor[:2])
+        return Found(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))

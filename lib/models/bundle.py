@@ -24,6 +24,8 @@ DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "models" / "default"
 """The embedded model."""
 Precision = Literal["float32", "bfloat16", "float16"]
 """What networks compute in; their weights stay float32."""
+PrecisionChoice = Literal["auto", Precision]
+"""The same; "auto": float32 on CPUs, half precision on GPUs where the ages stay close to float32's."""
 
 
 class Network(Protocol):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from lib.network_input import CropSpec, Pixels
 from lib.tasks import TASKS
+from lib.tasks.task import Factor
 
 FORMAT = 1
 BACKBONE = "trunk"
@@ -18,7 +19,7 @@ CLASS_LABELS: dict[str, tuple[str, ...]] = {
     name: task.labels for name, task in TASKS.items() if task.labels
 }
 """Labels of the classes, in the order of the networks that are trained here."""
-NOT_CALIBRATED = {task.factor: 1.0 for task in TASKS.values()}
+NOT_CALIBRATED: dict[str, Factor] = {task.factor: 1.0 for task in TASKS.values()}
 
 _T = TypeVar("_T")
 
@@ -144,7 +145,7 @@ class ModelCard:
     networks: Mapping[str, NetworkFile] = field(default_factory=dict)
     inference: InferenceGraph | None = None
     class_labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
-    calibration: Mapping[str, float] = field(default_factory=lambda: NOT_CALIBRATED)
+    calibration: Mapping[str, Factor] = field(default_factory=lambda: NOT_CALIBRATED)
     training: Training | None = None
     code: str | None = None
     validation: Mapping[str, Any] | None = None
@@ -172,7 +173,10 @@ class ModelCard:
             facts["sources"] = _files(facts["sources"])
         if "inference" in facts:
             facts["inference"] = InferenceGraph.from_dict(facts["inference"])
-        calibration = {name: float(values["calibration"].get(name, 1.0)) for name in NOT_CALIBRATED}
+        calibration = {
+            task.factor: task.read_factor(values["calibration"].get(task.factor, 1.0))
+            for task in TASKS.values()
+        }
         return cls(
             name=values["name"],
             crop=CropSpec.from_dict(values["crop"]),

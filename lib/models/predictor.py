@@ -5,13 +5,13 @@ TensorFlow takes, and is faster for small networks. TensorFlow computes the rest
 precisions, and networks without such a graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.models.bundle import Bundle, Precision
+from lib.models.bundle import Bundle, PrecisionChoice
 
 
 class Predictor(Protocol):
@@ -32,8 +32,10 @@ def load_predictor(
     bundle: Bundle,
     tasks: Sequence[str],
     threads: int,
-    precision: Precision = "float32",
+    precision: PrecisionChoice = "float32",
     on_gpu: bool = False,
+    share: float = 1.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Predictor:
     """Load the networks of some tasks, for the engine that is best for them.
 
@@ -42,17 +44,27 @@ def load_predictor(
         tasks: of it.
         threads: for the computations.
         precision: what the networks compute in.
-        on_gpu: whether this process has a GPU to itself.
+        on_gpu: whether this process has a GPU, or a share of one.
+        share: of the GPU.
+        say: takes a line about the device and the precision, if there was a choice.
 
     Raises:
         UserError: a file of the bundle cannot be used.
     """
-    if bundle.inference is not None and precision == "float32" and not on_gpu:
+    if bundle.inference is not None and precision in ("auto", "float32") and not on_gpu:
         from lib.models.onnx_predictor import OnnxPredictor
 
         return OnnxPredictor(bundle, tasks, threads)
-    from lib.common.tensorflow_settings import configure
+    from lib.common.tensorflow_settings import compute_float32_in_full, configure, first_gpu
     from lib.models.tensorflow_predictor import TensorflowPredictor
 
     configure(threads)
-    return TensorflowPredictor(bundle, tasks, precision)
+    if on_gpu:
+        from lib.models.gpu_predictor import GpuPredictor
+
+        compute_float32_in_full()
+        gpu = first_gpu()
+        if gpu is not None:
+            return GpuPredictor(bundle, tasks, precision, gpu, share, say)
+        say("TensorFlow sees no GPU in a worker that has one: the models compute on its CPUs")
+    return TensorflowPredictor(bundle, tasks, "float32" if precision == "auto" else precision)

@@ -8,8 +8,8 @@ import ray.data
 from lib.common.errors import UserError
 from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import DEFAULT_MODEL, Precision, read_bundle
-from lib.scoring import pipeline
+from lib.models.bundle import DEFAULT_MODEL, PrecisionChoice, read_bundle
+from lib.scoring import engine, pipeline
 from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Cluster, Placement
 from lib.scoring.schema import label_schema
@@ -26,7 +26,7 @@ def label_dataset(
     image: str,
     model: str | Path = DEFAULT_MODEL,
     detector: DetectorName = DEFAULT_DETECTOR,
-    precision: Precision = "float32",
+    precision: PrecisionChoice = "auto",
     age_distribution: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     storage: StorageOptions = StorageOptions(),  # noqa: B008
@@ -42,7 +42,8 @@ def label_dataset(
             in RGB, or structs of `bytes` and `path`.
         model: bundle folder of the model, or s3:// prefix of one; every machine must see it.
         detector: finds the faces; "none": the images are face crops.
-        precision: what the networks compute in.
+        precision: what the networks compute in; "auto": float32 on CPUs, and on GPUs half precision
+            where the ages stay within 0.05 years of float32's on average.
         age_distribution: add the distribution of each age, too: 101 numbers.
         limits: what is not decoded.
         storage: how files are reached.
@@ -71,5 +72,7 @@ def label_dataset(
         finish=(UnpackRow(),),
     )
     placement = Placement(reserved_cpus=OTHERS_CPUS)
-    pools = labelling.pools(placement, Cluster.of(ray.cluster_resources()))
+    pools = labelling.pools(
+        placement, Cluster.of(ray.cluster_resources(), machines=engine.machines())
+    )
     return pipeline.label(dataset, labelling, pools)

@@ -101,13 +101,18 @@ def tasks(work: Callable[[Item], Result], items: Sequence[Item], problem: str) -
         yield row["outcome"]
 
 
-def pool(least: int, most: int) -> ray.data.ActorPoolStrategy:
+def pool(least: int, most: int, at_a_time: int = 1) -> ray.data.ActorPoolStrategy:
     """A pool of workers that grows while it has more to do than it can, and there is room.
 
-    Each has few enough batches waiting that none idles at the end.
+    Each works on `at_a_time` blocks, in as many threads, and has one more waiting: few enough that none
+    idles at the end.
     """
     return ray.data.ActorPoolStrategy(
-        min_size=least, max_size=most, max_tasks_in_flight_per_actor=2
+        min_size=least,
+        max_size=most,
+        max_tasks_in_flight_per_actor=at_a_time + 1,
+        max_concurrent_calls_per_actor=at_a_time,
+        enable_true_multi_threading=at_a_time > 1,
     )
 
 
@@ -146,6 +151,7 @@ def beside_the_job() -> dict[str, Any]:
 class _WorkSeconds:
     def __init__(self, run: str) -> None:
         self._seconds: Counter[str] = Counter()
+        self._lines: dict[str, bool] = {}
         self._metric = ray.util.metrics.Counter(
             STAGE_SECONDS, "Seconds of work of all workers, by kind", tag_keys=("run", "stage")
         )
@@ -160,9 +166,17 @@ class _WorkSeconds:
     def total(self) -> dict[str, float]:
         return dict(self._seconds)
 
+    def say(self, line: str) -> None:
+        self._lines.setdefault(line, False)
+
+    def new_lines(self) -> list[str]:
+        lines = [line for line, taken in self._lines.items() if not taken]
+        self._lines.update(dict.fromkeys(lines, True))
+        return lines
+
 
 class WorkSeconds:
-    """Seconds by kind of work, summed over all workers of a cluster; a metric, too.
+    """Seconds by kind of work, summed over all workers of a cluster; a metric, too; and what they say.
 
     Args:
         run: id of the run.
@@ -179,3 +193,11 @@ class WorkSeconds:
     def total(self) -> dict[str, float]:
         """All seconds so far."""
         return ray.get(self._actor.total.remote())
+
+    def say(self, line: str) -> None:
+        """Say a line to the user; does not wait."""
+        self._actor.say.remote(line)
+
+    def new_lines(self) -> list[str]:
+        """Lines that were not taken before, each once, however many workers said it."""
+        return ray.get(self._actor.new_lines.remote())

@@ -6,26 +6,28 @@ some hundred photographs.
 
 import logging
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
-from threading import Thread
-from typing import Any
+from threading import Lock, Thread
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from lib.common.errors import UserError
-from lib.scoring.labelling import Labelling, Worker
+from lib.common.gpus import usable_gpus, visible_devices
+from lib.scoring.labelling import IN_FLIGHT, Labelling, Worker
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, fitting
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Block, Rows
-from lib.scoring.stages.stage import Stage
+from lib.scoring.stages.stage import BATCH, Stage
 
 log = logging.getLogger("workers")
 
@@ -34,14 +36,15 @@ FEW_IMAGES = 256
 MOST_DEATHS = 2
 """Workers that may end at one image alone: with others beside it memory may have been short."""
 
+NO_DEVICE = "-1"
+"""As the value of `CUDA_VISIBLE_DEVICES`: a process without a GPU."""
+
 Report = Callable[[dict[str, float]], None]
 
 
-def suits(images: int, wanted: Placement) -> bool:
-    """Whether images are labelled here: nobody names a cluster or asks for pools, and no GPU is idle."""
-    if os.environ.get("RAY_ADDRESS") or wanted != Placement():
-        return False
-    return images <= FEW_IMAGES or not any(Path("/dev").glob("nvidia[0-9]*"))
+def suits(wanted: Placement) -> bool:
+    """Whether images are labelled here: nobody names a cluster or asks for pools."""
+    return not os.environ.get("RAY_ADDRESS") and wanted == Placement()
 
 
 def label_here(
@@ -65,21 +68,48 @@ def label_here(
         UserError: what stopped the work.
     """
     blocks = rows.blocks()
-    cores = len(os.sched_getaffinity(0))
-    machine = Cluster(cores, 0, memory=_memory())
-    workers = fitting(machine, labelling.detector.entry.worker_gib, labelling.bundle.weight_bytes)
-    workers = 1 if rows.count <= FEW_IMAGES else min(workers, cores, len(blocks))
-    tasks = tuple(labelling.bundle.networks)
-    pool = Pool(FACES, (FACES, *tasks), workers, cpus=cores / workers)
+    gpus = _gpus(rows.count, labelling)
+    pool = _pool(labelling, rows.count, len(blocks), gpus)
     stages = labelling.stages(pool, last=True)
-    if workers == 1:
+    if pool.actors == 1 and not gpus:
         worker = Worker(stages, report, rows, writer)
         for block in blocks:
             yield from worker(block.as_table())
         worker.finish()
         return
-    with closing(_Processes(_Work(stages, rows, writer), workers)) as processes:
+    devices = list(islice(cycle(visible_devices(gpus) or [NO_DEVICE]), pool.actors))
+    work = _Work(stages, rows, writer, labelling.batch(pool) if gpus else BATCH)
+    with closing(_Processes(work, devices)) as processes:
         yield from processes.label(deque(blocks), report)
+
+
+def _gpus(images: int, labelling: Labelling) -> int:
+    """GPUs to use; says which, or why not those that are there.
+
+    A GPU takes seconds to start, which do not pay for few images, unless its model is one for GPUs.
+    """
+    gpus, problem = usable_gpus()
+    if problem is not None:
+        log.warning("there is a GPU, but %s: labelling on CPUs", problem)
+    if images <= FEW_IMAGES and labelling.bundle.inference is not None:
+        return 0
+    return gpus
+
+
+def _pool(labelling: Labelling, images: int, blocks: int, gpus: int) -> Pool:
+    """The processes, as a pool."""
+    cores = len(os.sched_getaffinity(0))
+    if gpus:
+        machine = Cluster(cores, gpus, memory=_memory(), cpus_by_gpu=cores / gpus)
+        (pool,) = labelling.pools(Placement("fused"), machine, blocks)
+        log.info("labelling on %d GPUs: %d workers of %d threads", gpus, pool.actors, pool.threads)
+        return pool
+    machine = Cluster(cores, 0, memory=_memory())
+    workers = fitting(machine, labelling.detector.entry.worker_gib, labelling.bundle.weight_bytes)
+    workers = 1 if images <= FEW_IMAGES else min(workers, cores, blocks)
+    tasks = tuple(labelling.bundle.networks)
+    log.info("labelling on %d CPUs", cores)
+    return Pool(FACES, (FACES, *tasks), workers, cpus=cores / workers)
 
 
 @dataclass(frozen=True)
@@ -89,6 +119,7 @@ class _Work:
     stages: list[Stage]
     rows: Rows
     writer: RowWriter | None
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -97,18 +128,32 @@ class _Result:
 
     tables: list[pa.Table]
     seconds: dict[str, float]
+    lines: list[str]
     error: str | None = None
 
 
-class _Processes:
-    """Processes that label blocks; one that ends is replaced, and its images are labelled again."""
+class _Process(NamedTuple):
+    """A process, the device that it computes on, and the ends of its connections, one for each thread."""
 
-    def __init__(self, work: _Work, count: int) -> None:
+    process: SpawnProcess
+    device: str
+    connections: tuple[Connection, ...]
+
+
+class _Processes:
+    """Processes that label blocks; one that ends is replaced, and its images are labelled again.
+
+    One on a GPU has several blocks in work, each in a thread with a connection of its own. One that
+    replaces another has a single one, so that the image is found that ended it.
+    """
+
+    def __init__(self, work: _Work, devices: Sequence[str]) -> None:
         self._work = work
         self._context = get_context("spawn")
-        self._running: dict[Connection, SpawnProcess] = {}
-        for _ in range(count):
-            self._start()
+        self._running: dict[Connection, _Process] = {}
+        self._said: set[str] = set()
+        for device in devices:
+            self._start(device, 1 if device == NO_DEVICE else IN_FLIGHT)
 
     def label(self, waiting: deque[Block], report: Report) -> Iterator[pa.Table]:
         """Label all blocks, in any order; see `label_here`."""
@@ -122,39 +167,58 @@ class _Processes:
                         idle.send(busy[idle])
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                block = busy.pop(ready)
+                if ready not in busy:  # its process has ended, as another connection has shown
+                    continue
                 try:
                     result: _Result = ready.recv()
                 except (EOFError, OSError):
-                    deaths[block] += 1
-                    exit_code = self._replace(ready)
-                    waiting.extendleft(_after_death(block, deaths[block], exit_code))
+                    exit_code, connections = self._replace(ready)
+                    for connection in busy.keys() & set(connections):
+                        block = busy.pop(connection)
+                        deaths[block] += 1
+                        waiting.extendleft(_after_death(block, deaths[block], exit_code))
                     continue
+                del busy[ready]
                 if result.error is not None:
                     raise UserError(result.error)
                 report(result.seconds)
+                self._log(result.lines)
                 yield from result.tables
 
     def close(self) -> None:
         """End all processes, whatever they do."""
-        for process in self._running.values():
-            process.kill()
-        for process in self._running.values():
-            process.join()
+        for running in self._running.values():
+            running.process.kill()
+        for running in self._running.values():
+            running.process.join()
 
-    def _replace(self, ended: Connection) -> int | None:
-        """Start another process for one that has ended; gives the exit code of that."""
-        process = self._running.pop(ended)
+    def _replace(self, ended: Connection) -> tuple[int | None, tuple[Connection, ...]]:
+        """Start another process for one that has ended; gives the exit code and connections of that."""
+        process, device, connections = self._running[ended]
+        for connection in connections:
+            del self._running[connection]
         process.join()
-        self._start()
-        return process.exitcode
+        self._start(device, 1)
+        return process.exitcode, connections
 
-    def _start(self) -> None:
-        ours, its = self._context.Pipe()
-        process = self._context.Process(target=_label_blocks, args=(self._work, its), daemon=True)
+    def _start(self, device: str, threads: int) -> None:
+        pipes = [self._context.Pipe() for _ in range(threads)]
+        process = self._context.Process(
+            target=_label_blocks,
+            args=(self._work, device, [its for _, its in pipes]),
+            daemon=True,
+        )
         process.start()
-        its.close()
-        self._running[ours] = process
+        for _, its in pipes:
+            its.close()
+        ours = tuple(ours for ours, _ in pipes)
+        self._running |= dict.fromkeys(ours, _Process(process, device, ours))
+
+    def _log(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            if line not in self._said:
+                log.info("%s", line)
+        self._said.update(lines)
 
 
 def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block]:
@@ -177,30 +241,71 @@ def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block
     ]
 
 
-def _label_blocks(work: _Work, connection: Connection) -> None:
+def _label_blocks(work: _Work, device: str, connections: Sequence[Connection]) -> None:
     """The life of a process."""
     signal(SIGINT, SIG_IGN)  # who started it ends it
     Thread(target=_end_with_parent, daemon=True).start()
-    seconds: dict[str, float] = {}
-
-    def keep(more: dict[str, float]) -> None:
-        seconds.update({name: seconds.get(name, 0.0) + value for name, value in more.items()})
-
+    os.environ["CUDA_VISIBLE_DEVICES"] = device
+    kept = _Kept()
     try:
-        worker = Worker(work.stages, keep, work.rows, work.writer)
+        worker = Worker(work.stages, kept.add, work.rows, work.writer, work.batch, kept.say)
+    except Exception as error:
+        for connection in connections:
+            connection.send(_Result([], {}, [], _in_one_line(error)))
+        return
+    threads = [
+        Thread(target=_serve, args=(worker, kept, connection)) for connection in connections[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    _serve(worker, kept, connections[0])
+    for thread in threads:
+        thread.join()
+
+
+def _serve(worker: Worker, kept: "_Kept", connection: Connection) -> None:
+    """Label one block after the other, until the connection ends."""
+    try:
         while True:
             block: Block = connection.recv()
-            seconds.clear()
             tables = list(worker(block.as_table()))
             worker.finish()
-            connection.send(_Result(tables, dict(seconds)))
+            connection.send(_Result(tables, *kept.take()))
     except EOFError:
         return
-    except UserError as error:
-        connection.send(_Result([], {}, str(error)))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        connection.send(_Result([], {}, f"the run stopped: {type(error).__name__}: {reason}"))
+        connection.send(_Result([], {}, [], _in_one_line(error)))
+
+
+class _Kept:
+    """Seconds and lines that go back with the next result; threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._lines: list[str] = []
+
+    def add(self, seconds: dict[str, float]) -> None:
+        with self._lock:
+            for name, value in seconds.items():
+                self._seconds[name] += value
+
+    def say(self, line: str) -> None:
+        with self._lock:
+            self._lines.append(line)
+
+    def take(self) -> tuple[dict[str, float], list[str]]:
+        with self._lock:
+            taken = dict(self._seconds), self._lines
+            self._seconds, self._lines = defaultdict(float), []
+            return taken
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    reason = str(error).splitlines()[0] if str(error) else ""
+    return f"the run stopped: {type(error).__name__}: {reason}"
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 Importing this imports Ray, which takes seconds; jobs do so when their options have been checked.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from lib.scoring import engine
 # Only behind the engine, which sets up the environment for Ray Data.
 import ray.data
 
-from lib.scoring import rates
-from lib.scoring.labelling import Labelling, Worker
+from lib.scoring.labelling import IN_FLIGHT, Labelling, Worker
 from lib.scoring.placement import Cluster, Placement, Pool
 from lib.scoring.row_writer import RowWriter
-from lib.scoring.rows import Block, Rows, sample
-from lib.scoring.stages.stage import BATCH
+from lib.scoring.rows import Block, Rows
+from lib.scoring.stages.stage import Say
+
+log = logging.getLogger("pools")
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class Labelled:
     Attributes:
         rows: of labels, in any order; with a writer, how many of each block were written.
         work_seconds: gives the seconds by kind of work so far.
+        new_lines: gives what workers have said since it was asked last.
     """
 
     rows: ray.data.Dataset
     work_seconds: Callable[[], dict[str, float]]
+    new_lines: Callable[[], list[str]]
 
 
 @contextmanager
@@ -57,13 +61,14 @@ def labelled(
         UserError: the pools do not fit the cluster, or what stopped the run.
     """
     with engine.failures_in_one_line(remedy), engine.cluster() as resources:
-        cluster = Cluster.of(resources, wanted.max_cluster)
+        cluster = Cluster.of(resources, wanted.max_cluster, engine.machines())
         blocks = rows.blocks()
         pools = labelling.pools(wanted, cluster, len(blocks))
-        pools = rates.sized(labelling, pools, wanted, lambda: sample(rows, blocks, BATCH))
+        for pool in pools:
+            log.info("%s", pool)
         seconds = engine.WorkSeconds(run)
-        labels = label(places_of(blocks), labelling, pools, seconds, rows, writer)
-        yield Labelled(labels, seconds.total)
+        labels = label(places_of(blocks), labelling, pools, seconds, rows, writer, seconds.say)
+        yield Labelled(labels, seconds.total, seconds.new_lines)
 
 
 def write(
@@ -77,7 +82,8 @@ def write(
     """Label as `labelled` does, and write the rows; gives the seconds by kind of work."""
     with labelled(rows, labelling, wanted, remedy, run, writer) as labels:
         for _ in labels.rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            pass
+            for line in labels.new_lines():
+                log.info("%s", line)
         return labels.work_seconds()
 
 
@@ -94,6 +100,7 @@ def label(
     report: Callable[[dict[str, float]], None] = lambda seconds: None,
     source: Rows | None = None,
     writer: RowWriter | None = None,
+    say: Say = log.info,
 ) -> ray.data.Dataset:
     """Send rows through all pools; streaming, hence nothing is computed yet.
 
@@ -104,6 +111,7 @@ def label(
         report: called now and then with the seconds that each kind of work took.
         source: reads the rows of each block; None: they are there.
         writer: for the label rows; None: they are passed on.
+        say: called with lines for the log of the run.
 
     Returns:
         The rows of `lib.scoring.schema`, in any order; with a writer, how many of each block it wrote.
@@ -118,11 +126,13 @@ def label(
                 report,
                 source if first else None,
                 writer if last else None,
+                labelling.batch(pool),
+                say,
             ),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=engine.pool(pool.least, pool.actors),
+            compute=engine.pool(pool.least, pool.actors, IN_FLIGHT if pool.gpus else 1),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
         )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 from lib.common.errors import UserError
 
@@ -21,12 +21,14 @@ GPU_WORKER_GIB = 2
 """What a worker takes of it besides its weights: libraries and a batch of activations."""
 WEIGHTS_IN_MEMORY = 4
 """Times the size of the model's files: these hold half precision, and loading makes copies."""
+MOST_CPUS_BY_GPU = 32
+"""CPUs for each GPU up to which they are taken to be on its machine, before any machine is there."""
 WEIGHTS_IN_CPU_MEMORY = 2
 """Memory that the model takes in a worker on CPUs, times the size of its files."""
 WORKERS_PER_GPU = 4
-"""At most: while one prepares its batch, another one's is computed; more only take memory."""
-AHEAD = 1.25
-"""The detectors work this much faster than the models, so that no GPU waits."""
+"""At most: each takes memory of the GPU, and its libraries half a gigabyte of that."""
+MODEL_WORKERS_PER_GPU = 2
+"""Of workers that only compute models: while one hands on its rows, the other one's batch is computed."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Pool:
         cpus: CPUs that the scheduler sets aside for each; may be a fraction.
         gpus: the same for GPUs.
         least: number of workers to begin with, and to keep; lost ones are asked for again.
+        cores: that each really has, where these are more than `cpus`; None: as many.
     """
 
     name: str
@@ -48,11 +51,18 @@ class Pool:
     cpus: float
     gpus: float = 0.0
     least: int = 1
+    cores: int | None = None
 
     @property
     def threads(self) -> int:
         """Threads for the computations of one worker."""
-        return max(1, int(self.cpus))
+        return self.cores or max(1, int(self.cpus))
+
+    def __str__(self) -> str:
+        number = f"{self.actors}" if self.least == self.actors else f"{self.least} to {self.actors}"
+        gpus = f" and {self.gpus:g} GPUs" if self.gpus else ""
+        stages = ", ".join(self.stages)
+        return f"pool {self.name} ({stages}): {number} x {self.cpus:.2f} CPUs{gpus}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,8 @@ class Size:
     def applied_to(self, pool: Pool) -> Pool:
         """The pool with these numbers."""
         sized = replace(pool, **{k: v for k, v in vars(self).items() if v is not None})
+        if self.cpus is not None:
+            sized = replace(sized, cores=None)
         return sized if self.actors is None else replace(sized, least=self.actors)
 
 
@@ -119,18 +131,27 @@ class Cluster:
         gpus: that are there now.
         growth: what there may be later.
         memory: bytes for all workers that are there now; None where it is unknown.
+        cpus_by_gpu: CPUs of the machines with GPUs, for each of their GPUs; of the machine with the
+            fewest. None where no such machine is there yet.
     """
 
     cpus: float
     gpus: float
     growth: Growth = field(default_factory=Growth)
     memory: float | None = None
+    cpus_by_gpu: float | None = None
 
     @classmethod
-    def of(cls, resources: Mapping[str, float], growth: Growth | None = None) -> "Cluster":
-        """The cluster with these resources, as Ray names them."""
+    def of(
+        cls,
+        resources: Mapping[str, float],
+        growth: Growth | None = None,
+        machines: Sequence[Mapping[str, float]] = (),
+    ) -> "Cluster":
+        """The cluster with these resources, as Ray names them, of all and of each machine."""
         get = resources.get
-        return cls(get("CPU", 0), get("GPU", 0), growth or Growth(), get("memory"))
+        by_gpu = min((m.get("CPU", 0) / m["GPU"] for m in machines if m.get("GPU")), default=None)
+        return cls(get("CPU", 0), get("GPU", 0), growth or Growth(), get("memory"), by_gpu)
 
     @property
     def most_cpus(self) -> float:
@@ -142,14 +163,25 @@ class Cluster:
         """GPUs when it has grown."""
         return max(self.gpus, self.growth.gpus)
 
+    @property
+    def cpus_beside_a_gpu(self) -> float:
+        """CPUs on the machine of a GPU for it; 0 where most CPUs of the cluster are elsewhere."""
+        if not self.most_gpus:
+            return 0.0
+        average = self.most_cpus / self.most_gpus
+        if self.cpus_by_gpu is None:
+            return average if average <= MOST_CPUS_BY_GPU else 0.0
+        beside = min(self.cpus_by_gpu, average)
+        return beside if 2 * beside >= average else 0.0
+
 
 @dataclass(frozen=True)
 class Placement:
     """What a user wants of the pools.
 
     Attributes:
-        layout: fused: one pool does all, or one beside the GPUs and one on them; separate: detection
-            and each task of the model have a pool each.
+        layout: fused: one pool does all, on GPUs where there are some; separate: detection and each
+            task of the model have a pool each.
         faces: workers that fetch, decode, detect and crop; with one pool, all workers.
         models: workers of the models; with the layout separate, of each model.
         max_cluster: what the cluster may grow to.
@@ -185,12 +217,15 @@ def place(
     weights: int = 0,
     blocks: float = math.inf,
     detector_gib: float = 1.0,
+    cores_of_worker: int = 8,
 ) -> list[Pool]:
     """Choose the pools, in the order in which an image passes them.
 
+    On GPUs whose machines have CPUs, one pool does everything: few workers for each GPU, which decode
+    with threads on their share of the machine's CPUs, so that no pixels travel between processes.
+    Where most CPUs are on other machines, these detect, and the GPUs compute the models alone.
     Without GPUs everything runs in one pool where the tasks share a backbone: one worker of one
-    thread for each CPU, which never waits for another and never hands pixels on. With GPUs, or with
-    networks apart, detection and the models get pools of their own, side by side on different batches.
+    thread for each CPU. Networks apart then have pools of their own, side by side on different batches.
 
     Args:
         wanted: overrules the choice.
@@ -200,36 +235,46 @@ def place(
         weights: bytes of the model's files, which say how many workers share a GPU or the memory.
         blocks: of images that there are; a worker without one would only take time to start.
         detector_gib: memory in GiB of a worker that detects, besides the weights of models.
+        cores_of_worker: cores that one worker on a GPU can use: its threads share Python's lock.
 
     Raises:
         UserError: the pools do not fit the cluster.
     """
-    layout = wanted.layout
-    if layout == "auto":
-        layout = "fused" if shared_backbone else "separate"
     if not cluster.most_cpus:
         raise UserError(
             "the cluster has no CPUs for work: start workers, or say with --max-cluster.cpus how many "
             "its autoscaler may start"
         )
-    cores = max(1, int(cluster.most_cpus))
     room = cluster.most_cpus * (1 - LEFT_FREE)
     if wanted.reserved_cpus is not None:
         room = max(0.0, cluster.most_cpus - wanted.reserved_cpus)
-    groups = [(MODELS, tasks)] if layout == "fused" else [(task, (task,)) for task in tasks]
-    if cluster.most_gpus:
-        detectors = min(cores, fitting(cluster, detector_gib))
+    together = [(MODELS, tasks)]
+    groups = together if shared_backbone else [(task, (task,)) for task in tasks]
+    match wanted.layout:
+        case "auto":
+            one_pool = bool(cluster.cpus_beside_a_gpu) if cluster.most_gpus else shared_backbone
+        case "fused":
+            one_pool = True
+        case "separate":
+            one_pool, groups = False, [(task, (task,)) for task in tasks]
+        case _:
+            assert_never(wanted.layout)
+    if one_pool and cluster.most_gpus:
+        pools = [_all_on_gpus(cluster, tasks, room, weights, detector_gib, cores_of_worker)]
+    elif one_pool:
+        actors = min(_cores(cluster), fitting(cluster, detector_gib, weights))
+        pools = [Pool(FACES, (FACES, *tasks), actors, room / actors)]
+    elif cluster.most_gpus:
+        detectors = min(_cores(cluster), fitting(cluster, detector_gib))
         pools = [
             Pool(FACES, (FACES,), detectors, room / detectors),
-            *_on_gpus(groups, cluster.most_gpus, weights),
+            *_models_on_gpus(groups, cluster.most_gpus, weights),
         ]
-    elif layout == "fused":
-        actors = min(cores, fitting(cluster, detector_gib, weights))
-        pools = [Pool(FACES, (FACES, *tasks), actors, room / actors)]
     else:
         # A model costs about as much as detection in a photograph: an equal share of the CPUs each.
-        actors = max(1, min(cores, fitting(cluster, detector_gib, weights)) // (1 + len(tasks)))
-        cpus = room / ((1 + len(tasks)) * actors)
+        workers = min(_cores(cluster), fitting(cluster, detector_gib, weights))
+        actors = max(1, workers // (1 + len(groups)))
+        cpus = room / ((1 + len(groups)) * actors)
         pools = [Pool(name, stages, actors, cpus) for name, stages in ((FACES, (FACES,)), *groups)]
     pools = [_at_most(_begun(pool, cluster), blocks) for pool in pools]
     pools = [wanted.size_of(pool).applied_to(pool) for pool in pools]
@@ -237,31 +282,8 @@ def place(
     return pools
 
 
-def balanced(pools: list[Pool], rates: Mapping[str, float], wanted: Placement) -> list[Pool]:
-    """Size the pools to each other: models never wait for faces, and no worker is started to idle.
-
-    Args:
-        pools: as `place` gives them: as many workers as the cluster holds; the first one detects.
-        rates: images a second of one worker of each pool, measured alone, by name.
-        wanted: pools whose number of workers the user chose stay as they are.
-
-    Returns:
-        The pools, with as many detectors as feed the models `AHEAD` of time, or, where the CPUs do not
-        suffice for that, with as many workers of the models as they feed.
-    """
-    faces, *models = pools
-    if not models:
-        return pools
-    # Workers that share a GPU may slow each other down; rather too many detectors than an idle GPU.
-    slowest = min(models, key=lambda pool: pool.actors * rates[pool.name])
-    detectors = AHEAD * slowest.actors * rates[slowest.name] / rates[FACES]
-    found = rates[FACES] * min(faces.actors, math.ceil(detectors))
-    needed = {faces.name: math.ceil(detectors)}
-    needed |= {pool.name: math.ceil(found / rates[pool.name]) for pool in models}
-    return [
-        pool if wanted.size_of(pool).actors is not None else _at_most(pool, needed[pool.name])
-        for pool in pools
-    ]
+def _cores(cluster: Cluster) -> int:
+    return max(1, int(cluster.most_cpus))
 
 
 def _at_most(pool: Pool, most: float) -> Pool:
@@ -283,18 +305,45 @@ def fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
     return max(1, int(memory / (gib * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
 
 
-def _on_gpus(
+def _all_on_gpus(
+    cluster: Cluster,
+    tasks: tuple[str, ...],
+    room: float,
+    weights: int,
+    detector_gib: float,
+    cores_of_worker: int,
+) -> Pool:
+    """As few workers for each GPU as use its share of the machine's cores, and fit its memory."""
+    by_gpu = min(cluster.cpus_by_gpu or math.inf, cluster.most_cpus / cluster.most_gpus)
+    decoding = min(by_gpu, fitting(cluster, detector_gib) / cluster.most_gpus)
+    workers = min(_fitting_a_gpu(weights), math.ceil(decoding / cores_of_worker))
+    return Pool(
+        FACES,
+        (FACES, *tasks),
+        max(1, int(cluster.most_gpus)) * workers,
+        by_gpu * room / cluster.most_cpus / workers * min(1.0, cluster.most_gpus),
+        min(1.0, cluster.most_gpus) / workers,
+        cores=max(1, round(decoding / workers)),
+    )
+
+
+def _models_on_gpus(
     groups: Sequence[tuple[str, tuple[str, ...]]], gpus: float, weights: int
 ) -> list[Pool]:
     """A few workers on each GPU for each group of tasks, given by name and tasks.
 
     They take no CPUs, so that no detector on their machine keeps them off its GPU.
     """
-    needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
-    workers = max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)) // len(groups))
+    workers = max(1, min(MODEL_WORKERS_PER_GPU, _fitting_a_gpu(weights) // len(groups)))
     actors = max(1, int(gpus)) * workers
     share = min(1.0, gpus) / len(groups) / workers
     return [Pool(name, tasks, actors, 0.0, share) for name, tasks in groups]
+
+
+def _fitting_a_gpu(weights: int) -> int:
+    """Workers whose memory a GPU has."""
+    needed = GPU_WORKER_GIB + WEIGHTS_IN_MEMORY * weights / 2**30
+    return max(1, min(WORKERS_PER_GPU, int(GPU_GIB / needed)))
 
 
 def _check_fit(pools: list[Pool], cluster: Cluster) -> None:

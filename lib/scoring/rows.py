@@ -1,6 +1,5 @@
 """The rows to label, in Parquet files, and the blocks that they are shared out in."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,8 +15,6 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
 when a run is killed and leave no worker idle at the end; large ones make fewer files."""
 READS_AT_A_TIME = 8
-PARTS = 8
-"""Blocks of which a sample is taken."""
 
 
 def block_rows(images: int) -> int:
@@ -98,15 +95,3 @@ class Rows:
 
     def _open(self, file: str) -> pq.ParquetFile:
         return pq.ParquetFile(file, filesystem=self.filesystem)
-
-
-def sample(rows: Rows, blocks: Sequence[Block], count: int) -> pa.Table:
-    """Some rows from all over, because the first ones may all be without a face."""
-    some = blocks[:: max(1, len(blocks) // PARTS)][:PARTS]
-    each = -(-count // len(some))
-    picked = []
-    for block in some:
-        table = rows.read(block)
-        wanted = min(each, len(table))
-        picked.append(table.take([len(table) * n // wanted for n in range(wanted)]))
-    return pa.concat_tables(picked).slice(0, count)

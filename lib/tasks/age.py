@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from lib.tasks.age_bands import AGE_BANDS, age_band
 from lib.tasks.age_metrics import Bands, age_errors, age_metrics, in_band, interval_coverage
-from lib.tasks.calibration import FEWEST_FACES, INTERVAL_COVERAGE, fit_interval_scale
+from lib.tasks.calibration import (
+    FEWEST_FACES,
+    INTERVAL_COVERAGE,
+    SCALE_AGES,
+    fit_interval_scales,
+    interval_scale,
+)
 from lib.tasks.expectation import (
     AGE_CLASSES,
     age_interval,
@@ -20,6 +26,7 @@ from lib.tasks.expectation import (
 )
 from lib.tasks.task import (
     Column,
+    Factor,
     Floats,
     Headline,
     Histogram,
@@ -189,10 +196,10 @@ class _Age(Task[AgePredictions]):
         return figures["val_mae"]
 
     def label(
-        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
+        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: Factor
     ) -> dict[str, Any]:
         age, std = expected_age(probabilities)
-        low, high = age_interval(probabilities, scale=factor)
+        low, high = age_interval(probabilities, scale=interval_scale(factor, age))
         unknown = pa.array(np.isnan(probabilities[:, 0]))
         distributions = pa.FixedSizeListArray.from_arrays(
             probabilities.ravel(), AGE_CLASSES, mask=unknown
@@ -216,7 +223,15 @@ class _Age(Task[AgePredictions]):
             true_high=_welcome(truth, "age_high"),
         )
 
-    def calibrate(self, predictions: AgePredictions) -> float:
+    def read_factor(self, value: Any) -> Factor:
+        """One for all ages, in cards of earlier versions, or those of `SCALE_AGES`."""
+        if not isinstance(value, Sequence):
+            return float(value)
+        if len(value) != len(SCALE_AGES):
+            raise ValueError(f"{self.factor} must be {len(SCALE_AGES)} numbers, not {len(value)}")
+        return tuple(map(float, value))
+
+    def calibrate(self, predictions: AgePredictions) -> Factor:
         p = predictions
         assert p.low is not None
         assert p.high is not None
@@ -224,7 +239,7 @@ class _Age(Task[AgePredictions]):
         # Inside a band nobody knows the age, so that bands cannot tell how wide an interval must be.
         if not known.any() or (p.bands is not None and known.sum() < FEWEST_FACES):
             return 1.0
-        return fit_interval_scale(p.true[known], p.expected[known], p.low[known], p.high[known])
+        return fit_interval_scales(p.true[known], p.expected[known], p.low[known], p.high[known])
 
     def figures(self, predictions: AgePredictions) -> Metrics:
         p = predictions
@@ -234,6 +249,7 @@ class _Age(Task[AgePredictions]):
             assert exact.low is not None
             assert exact.high is not None
             figures["interval_coverage"] = interval_coverage(exact.true, exact.low, exact.high)
+            figures["interval_coverage_by_expected_age"] = coverage_by_expected_age(exact)
         argmax = None if p.argmax is None else age_metrics(p.true, p.argmax, p.sigma, p.bands)
         return {"age": figures, "age_argmax": argmax}
 
@@ -281,7 +297,14 @@ class _Age(Task[AgePredictions]):
             )
             for key, title in _TITLES.items()
         ]
-        return [TextTable(("age in years", "expected", "95% interval", "arg max"), rows)]
+        tables = [TextTable(("age in years", "expected", "95% interval", "arg max"), rows)]
+        if by_band := age.get("interval_coverage_by_expected_age"):
+            covered = [
+                (band, str(part["count"]), figure_text("coverage", part["coverage"]))
+                for band, part in by_band.items()
+            ]
+            tables.append(TextTable(("by expected age", "faces", "in interval"), covered))
+        return tables
 
     def card_rows(self, metrics: Metrics) -> list[tuple[str, str]]:
         age, intervals = metrics["age"], metrics["confidence_95"]
@@ -300,7 +323,11 @@ class _Age(Task[AgePredictions]):
                 ("age, mean distance from the true band", mae),
                 ("age within 5 years of the true band", cs5),
             ]
-        return [*rows, ("age inside the 80% interval", coverage)]
+        rows.append(("age inside the 80% interval", coverage))
+        if by_band := age.get("interval_coverage_by_expected_age"):
+            shares = (f"{band}: {part['coverage']:.0%}" for band, part in by_band.items())
+            rows.append(("the same by expected age", ", ".join(shares)))
+        return rows
 
     def headline_text(self, metrics: Metrics) -> str:
         return with_interval(metrics["age"]["mae"], metrics["confidence_95"]["age_mae"], "{:.2f}")
@@ -324,6 +351,23 @@ class _Age(Task[AgePredictions]):
 
 
 AGE = _Age()
+
+
+def coverage_by_expected_age(predictions: AgePredictions) -> dict[str, Metrics]:
+    """By band of the expected age: faces with an interval, and the share of true ages inside theirs."""
+    p = predictions
+    assert p.low is not None
+    assert p.high is not None
+    bands = age_band(p.expected)
+    bands[np.isnan(p.true + p.low + p.high)] = None
+    return {
+        band: {
+            "count": int((bands == band).sum()),
+            "coverage": interval_coverage(*(a[bands == band] for a in (p.true, p.low, p.high))),
+        }
+        for band in AGE_BANDS
+        if (bands == band).any()
+    }
 
 
 def smoothed_ages(ages: NDArray[np.integer], sigma: float) -> NDArray[np.float32]:

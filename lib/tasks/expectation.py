@@ -36,7 +36,7 @@ def expected_age(probabilities: ArrayLike) -> Expectation:
 
 
 def age_interval(
-    probabilities: ArrayLike, coverage: float = 0.8, scale: float = 1.0
+    probabilities: ArrayLike, coverage: float = 0.8, scale: ArrayLike = 1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the central interval that holds the true age with the probability `coverage`.
 
@@ -46,8 +46,9 @@ def age_interval(
     Args:
         probabilities: (n, 101), as for `expected_age`.
         coverage: between 0 and 1.
-        scale: factor on the distance of both ends from the expected age, fitted on validation data so
-            that the interval covers its share; 1 leaves the model's own distribution as it is.
+        scale: factor on the distance of both ends from the expected age, of each face, (n,), or of all,
+            fitted on validation data so that the interval covers its share; 1
+            leaves the model's own distribution as it is.
 
     Returns:
         Lower and upper ends, float64 (n,) each, in years, inside 0..100.
@@ -57,6 +58,7 @@ def age_interval(
     cumulative = np.cumsum(p, axis=1)
     tail = (1.0 - coverage) / 2.0
     low, high = (_quantile(cumulative, p, q) for q in (tail, 1.0 - tail))
+    scale = np.asarray(scale)
     low = mean - scale * (mean - np.minimum(low, mean))
     high = mean + scale * (np.maximum(high, mean) - mean)
     return np.clip(low, 0.0, 100.0), np.clip(high, 0.0, 100.0)

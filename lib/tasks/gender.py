@@ -13,6 +13,7 @@ from lib.tasks.binary import calibration_error, roc_auc
 from lib.tasks.calibration import apply_temperature, fit_temperature
 from lib.tasks.task import (
     Column,
+    Factor,
     Floats,
     Headline,
     Histogram,
@@ -123,8 +124,9 @@ class _GenderTask(Task[GenderPredictions]):
         return 1 - figures["val_gender_accuracy"]
 
     def label(
-        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
+        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: Factor
     ) -> dict[str, Any]:
+        assert isinstance(factor, float)
         names = np.array([*labels, None], dtype=object)
         calibrated = apply_temperature(probabilities, factor)
         unknown = np.isnan(calibrated[:, 0])
@@ -139,7 +141,7 @@ class _GenderTask(Task[GenderPredictions]):
         female = np.where(objects(labels["gender"]) == FEMALE, score, 1 - score)
         return GenderPredictions(objects(truth["gender"]), female)
 
-    def calibrate(self, predictions: GenderPredictions) -> float:
+    def calibrate(self, predictions: GenderPredictions) -> Factor:
         known = ~np.isnan(predictions.female)
         if not known.any():
             return 1.0

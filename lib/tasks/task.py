@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Factor = float | tuple[float, ...]
+"""Of a calibration: one number, or several that the task explains."""
 Metrics = dict[str, Any]
 """Figures by name: numbers, strings, None where a figure is undefined, and dictionaries of them."""
 
@@ -159,7 +161,7 @@ class Task(Protocol[P]):
         """The error that the best epoch has least of, from the means of `validation_sums`."""
 
     def label(
-        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: float
+        self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: Factor
     ) -> dict[str, Any]:
         """The n values of each column of the label row; NaN or null for a row of NaN.
 
@@ -175,7 +177,15 @@ class Task(Protocol[P]):
     def predictions(self, truth: pa.Table, labels: pa.Table) -> P:
         """Truth and label rows of the same n faces → arrays."""
 
-    def calibrate(self, predictions: P) -> float:
+    def read_factor(self, value: Any) -> Factor:
+        """The calibration factor as a card has it.
+
+        Raises:
+            TypeError, ValueError: it is none of this task.
+        """
+        return float(value)
+
+    def calibrate(self, predictions: P) -> Factor:
         """Fit the calibration factor on predictions with the factor 1; 1 where nothing is known."""
 
     def figures(self, predictions: P) -> Metrics:

@@ -20,7 +20,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from lib.common.demo import EXPECTED, make_demo
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import Bundle
+from lib.models.bundle import Bundle, read_bundle
 from lib.output.counts import LabelCounts
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.fetch import Fetch
@@ -28,13 +28,12 @@ from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import Chain
 from lib.storage.folder import folder
-from tests.bundles import make_bundle
 from tests.cluster.files import PROJECT, RAY_JOBS, load
 from tests.hosts import Host, hosts
 from tests.jobs.test_train import BATCH as TRAIN_BATCH
 from tests.jobs.test_train import STEPS, history
 from tests.made_faces import make_faces
-from tests.ray_head import Job, Machine, RayHead, ray_head, wait_until
+from tests.ray_head import Job, Machine, RayHead, command, ray_head, wait_until
 from tests.s3_server import ENVIRONMENT, S3Server
 
 # So many that machines can be lost while they are labelled, whatever the cores.
@@ -65,8 +64,8 @@ def machines() -> Iterator[Machines]:
         "grpc_client_keepalive_time_ms": 3000,
         "grpc_client_keepalive_timeout_ms": 5000,
     }
-    with hosts(8) as (here, *others), ray_head(0, here.address, config=config) as head:
-        cpu = [head.add(host, cpus=1) for host in others[:2]]
+    with hosts(9) as (here, *others), ray_head(0, here.address, config=config) as head:
+        cpu = [head.add(host, cpus=2) for host in others[:2]]
         gpu = [head.add(host, cpus=1, gpus=1) for host in others[2:4]]
         for machine in (*cpu, *gpu):
             wait_until(machine.is_up, 120)
@@ -74,8 +73,8 @@ def machines() -> Iterator[Machines]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny")
+def bundle(model: Path) -> Bundle:
+    return read_bundle(model)
 
 
 @pytest.fixture(scope="module")
@@ -155,30 +154,45 @@ def test_the_job_of_kubernetes_submitted_here(s3: S3Server, tmp_path: Path) -> N
         assert "error: --max-error-rate must be in 0..1, not 2.0" in log
 
 
+@pytest.mark.parametrize("pools", [2, 1])
 def test_machines_are_lost_and_added_while_labelling(
-    machines: Machines, bundle: Bundle, images: Path, undisturbed: pd.DataFrame, tmp_path: Path
+    pools: int,
+    machines: Machines,
+    bundle: Bundle,
+    images: Path,
+    undisturbed: pd.DataFrame,
+    tmp_path: Path,
 ) -> None:
-    """One without and one with a GPU lost, one added, one taken away with notice: nothing is missed."""
+    """Machines lost, added, and taken away with notice: nothing is missed.
+
+    First most CPUs are on machines without a GPU; then there are only those with one, and one pool.
+    """
     output = tmp_path / "out"
+    gpus = list(machines.gpu)
     with Job(
         machines.head.environment, tmp_path / "log", "jobs.score",
         "--images", images, "--output", output, "--model", bundle.folder, "--detector", "none",
-        "--models.actors", 2, "--models.gpus", 1,
+        *(("--models.actors", 2, "--models.gpus", 1) if pools == 2 else ()),
     ) as job:  # fmt: skip
-        wait_until(lambda: all(gpu.runs("ray::MapWorker") for gpu in machines.gpu), 120)
+        wait_until(lambda: all(gpu.runs("ray::MapWorker") for gpu in gpus), 120)
         wait_until(lambda: rows(output) > IMAGES * 0.05, 120)
-        machines.cpu[0].kill()
+        if pools == 2:
+            machines.cpu[0].kill()
+        else:
+            next(p for p in gpus[1].processes() if command(p).startswith("ray::MapWorker")).kill()
         wait_until(lambda: rows(output) > IMAGES * 0.12, 60)
-        machines.gpu[0].lose()
+        gpus[0].lose()
         added = machines.head.add(machines.spare.pop(), cpus=1, gpus=1)
+        machines.gpu[:] = [gpus[1], added]
         wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
-        machines.cpu[1].drain(seconds=2)
+        leaving = machines.cpu[1] if pools == 2 else gpus[1]
+        leaving.drain(seconds=2)
         time.sleep(2)
-        machines.cpu[1].kill()
+        leaving.kill()
         assert rows(output) < IMAGES * 0.9
         wait_until(lambda: added.runs("ray::MapWorker") or job.process.poll() is not None, 100)
         assert job.finish(150) == 0, job.output
-        assert "images/s a worker" in job.output
+        assert job.output.count("pool ") == pools, job.output
     found = pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
     assert found["id"].tolist() == list(range(IMAGES))
     assert found["status"].tolist() == undisturbed["status"].tolist() == ["ok"] * IMAGES

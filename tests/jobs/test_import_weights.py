@@ -21,7 +21,7 @@ from lib.models.network_file import load_network
 from lib.models.tensorflow_predictor import TensorflowPredictor
 from lib.tasks.expectation import expected_age
 from lib.training.networks import build_networks
-from tests.bundles import make_bundle
+from tests.bundles import make_plain_bundle
 from tests.ray_head import PROJECT
 from tests.vgg_face_files import reference, write_published, write_random
 
@@ -237,6 +237,6 @@ def test_files_given_the_wrong_way_round_are_told_apart_in_two_seconds(tmp_path:
 
 
 def test_a_bundle_is_not_written_over(tmp_path: Path) -> None:
-    make_bundle(tmp_path)
+    make_plain_bundle(tmp_path)
     with pytest.raises(UserError, match="there already"):
         import_weights.main(["--age", "a", "--gender", "g", "--output", str(tmp_path)])

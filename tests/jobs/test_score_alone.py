@@ -81,7 +81,7 @@ def test_a_cluster_is_used_where_it_is_wanted(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert on_this_machine.suits(1, wanted) == suits
+    assert on_this_machine.suits(wanted) == suits
 
 
 @pytest.fixture(scope="module")

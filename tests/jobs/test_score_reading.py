@@ -8,7 +8,6 @@ from jobs.score import Options, reading_of
 from lib.archive.archive import Archive
 from lib.models.bundle import read_bundle
 from lib.storage.folder import folder
-from tests.bundles import make_bundle
 
 
 @pytest.mark.parametrize("output", [".", "out"])
@@ -24,9 +23,9 @@ def test_the_output_may_lie_in_the_archive(tmp_path: Path, output: str) -> None:
     assert found.skipped == {"output of a run": 1}
 
 
-def test_all_files_are_another_run(tmp_path: Path) -> None:
+def test_all_files_are_another_run(model: Path) -> None:
     """Outputs of earlier versions go on: without the option there is nothing to compare."""
-    bundle = read_bundle(make_bundle(tmp_path / "tiny").folder)
+    bundle = read_bundle(model)
     usual = Options(("x",), "out").fingerprint(bundle)
     all_files = Options(("x",), "out", all_files=True)
     assert usual["all_files"] is None

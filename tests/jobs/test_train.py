@@ -18,7 +18,7 @@ from lib.models.bundle import read_bundle
 from lib.output.run_lock import RunLock
 from lib.storage.folder import folder
 from lib.training.checkpoint import read_checkpoint
-from tests.bundles import make_bundle
+from tests.bundles import make_plain_bundle
 from tests.made_faces import make_faces
 from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
 from tests.ray_head import command as command_of
@@ -36,7 +36,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_data(folder: Path, train: int, val: int) -> Path:
     """Faces, and beside them a teacher."""
-    make_bundle(folder / "teacher")
+    make_plain_bundle(folder / "teacher")
     return make_faces(folder / "faces", train, val)
 
 

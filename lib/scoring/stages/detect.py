@@ -1,6 +1,7 @@
 """Encoded bytes → boxes, landmarks and crops of the faces."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -94,19 +95,15 @@ class Detect:
     def setup(self, watch: Stopwatch) -> None:
         """Load the detector."""
         self._watch = watch
-        cv2.setNumThreads(self.threads)
-        self._detector: Detector | None = self.detector.load(self.threads)
+        self._canvas: int | None = None
+        self._load()
         none = Detections.none()
         crops = np.zeros((0, self.crop.size, self.crop.size, 3), np.uint8)
         self._no_faces = Faces(none.boxes, none.scores, none.landmarks, crops)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Find the faces of all images of the batch."""
-        images = batch.select(self.needs).to_pylist()
-        found: list[Found] = []
-        step = self._detector.at_a_time if self._detector else 1
-        for start in range(0, len(images), step):
-            found += self._find(images[start : start + step])
+        found = self._find(batch.select(self.needs).to_pylist())
         counts = [len(image.faces.scores) for image in found]
         boxes, scores, landmarks, crops = (
             face_column(np.concatenate(arrays), counts)
@@ -126,9 +123,23 @@ class Detect:
             batch = with_column(batch, name, column)
         return batch.drop_columns(list(self.drops))
 
+    def _load(self) -> None:
+        cv2.setNumThreads(self.threads)
+        self._detector: Detector | None = self.detector.load(self.threads)
+        if self._detector is not None:
+            self._canvas = self._detector.canvas
+
     def _find(self, images: Sequence[dict[str, Any]]) -> list[Found]:
-        with self._watch("decode"):
-            decoded = [self._decode(image) for image in images]
+        """The faces of all images, few of them decoded at a time."""
+        step = self._detector.at_a_time if self._detector else 1
+        return [
+            found
+            for start in range(0, len(images), step)
+            for found in self._find_together(images[start : start + step])
+        ]
+
+    def _find_together(self, images: Sequence[dict[str, Any]]) -> list[Found]:
+        decoded = [self._decode(image) for image in images]
         pictures = [
             (image["data"], picture)
             for image, picture in zip(images, decoded, strict=True)
@@ -143,25 +154,28 @@ class Detect:
         """The picture, no larger than needed at first; or why there is none."""
         if image["data"] is None:
             return Found(image["status"], image["error"], None, None, self._no_faces)
-        needed = self._detector.canvas if self._detector else longer_side_needed_whole(self.crop)
+        needed = self._canvas or longer_side_needed_whole(self.crop)
         try:
-            return decode(image["data"], self.limits, at_least=needed)
+            with self._watch("decode"):
+                return decode(image["data"], self.limits, at_least=needed)
         except ImageError as error:
             return Found(error.status, str(error), None, None, self._no_faces)
 
     def _faces(self, pictures: Sequence[tuple[bytes, Picture]]) -> list[Faces]:
         if self._detector is None:
-            with self._watch("crop"):
-                return [self._whole(picture) for _, picture in pictures]
+            return [self._whole(picture) for _, picture in pictures]
         with self._watch("detect"):
             detections = self._detector.detect([picture.pixels for _, picture in pictures])
-        with self._watch("crop"):
-            return [
-                self._cut_out(data, picture, faces)
-                for (data, picture), faces in zip(pictures, detections, strict=True)
-            ]
+        return [
+            self._cut_out(data, picture, faces)
+            for (data, picture), faces in zip(pictures, detections, strict=True)
+        ]
 
     def _cut_out(self, data: bytes, picture: Picture, faces: Detections) -> Faces:
+        with self._watch("crop"):
+            return self._faces_of(data, picture, faces)
+
+    def _faces_of(self, data: bytes, picture: Picture, faces: Detections) -> Faces:
         boxes = picture.boxes_to_full(faces.boxes)
         landmarks = picture.to_full(faces.landmarks)
         needed = longer_side_needed(picture, faces, self.crop)
@@ -178,7 +192,62 @@ class Detect:
         box = np.array([[0, 0, picture.width, picture.height]], np.float32)
         unknown = np.full(1, np.nan, np.float32)
         landmarks = np.full((1, 5, 2), np.nan, np.float32)
-        return Faces(box, unknown, landmarks, whole(picture.pixels, self.crop)[np.newaxis])
+        with self._watch("crop"):
+            crops = whole(picture.pixels, self.crop)[np.newaxis]
+        return Faces(box, unknown, landmarks, crops)
+
+
+@dataclass
+class DetectInBatches(Detect):
+    """The same for a worker on a GPU: threads decode, shrink and crop, and a batch is looked at at once.
+
+    Crops come from OpenCV as on CPUs, so that they are equal to the pixel. On the device each would need
+    the whole picture there, to save the threads a twentieth of what decoding costs them.
+    """
+
+    def _load(self) -> None:
+        cv2.setNumThreads(1)  # each image has a thread already
+        self._threads = ThreadPoolExecutor(self.threads, "decode")
+        self._batches = self.detector.load_for_batches(self.threads)
+        if self._batches is not None:
+            self._canvas = self._batches.canvas
+
+    def _find(self, images: Sequence[dict[str, Any]]) -> list[Found]:
+        if self._batches is None:
+            return list(self._threads.map(self._take_whole, images))
+        prepared = list(self._threads.map(self._prepare, images))
+        pictures = [image for image in prepared if isinstance(image, _Prepared)]
+        with self._watch("detect"):
+            seen = self._batches.look([image.prepared for image in pictures]) if pictures else []
+        finished = self._threads.map(self._finish, pictures, seen)
+        return [next(finished) if isinstance(image, _Prepared) else image for image in prepared]
+
+    def _take_whole(self, image: dict[str, Any]) -> Found:
+        picture = self._decode(image)
+        return _found(picture, self._whole(picture)) if isinstance(picture, Picture) else picture
+
+    def _prepare(self, image: dict[str, Any]) -> "_Prepared | Found":
+        assert self._batches is not None
+        picture = self._decode(image)
+        if not isinstance(picture, Picture):
+            return picture
+        with self._watch("shrink"):
+            return _Prepared(image["data"], picture, self._batches.prepare(picture.pixels))
+
+    def _finish(self, image: "_Prepared", seen: Any) -> Found:
+        assert self._batches is not None
+        with self._watch("crop"):
+            faces = self._batches.finish(image.prepared, seen)
+            return _found(image.picture, self._faces_of(image.data, image.picture, faces))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image that is to be looked at: encoded, decoded, and as the detector takes it."""
+
+    data: bytes
+    picture: Picture
+    prepared: Any
 
 
 def _found(picture: Picture, faces: Faces) -> Found:

@@ -1,8 +1,10 @@
 """Manifest rows → encoded bytes."""
 
 import errno
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -90,7 +92,7 @@ class Fetch:
         self._watch = watch
         self._begun = False
         self._threads = ThreadPoolExecutor(READS_AT_A_TIME, "fetch")
-        self._table = _OpenTable(self.column, self.storage, self.max_bytes, self.timeout)
+        self._tables: deque[_OpenTable] = deque()  # that no call reads at the moment
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Read the bytes of all images of the batch.
@@ -134,12 +136,24 @@ class Fetch:
                 together.setdefault(place.container, []).append(place)
         tables = {c: images for c, images in together.items() if suffix_of(c) in TABLES_OF_IMAGES}
         if tables:  # one after the other: they share what is open
-            yield lambda: [
-                row for c, images in tables.items() for row in self._table.read(c, images)
-            ]
+            yield lambda: self._rows_of(tables)
         for container in together.keys() - tables.keys():
             for run in _runs(together[container]):
                 yield lambda c=container, r=run: self._members(c, r)  # type: ignore[misc]
+
+    def _rows_of(self, tables: dict[str, list[Place]]) -> list[tuple[int, Row]]:
+        with self._open_table() as table:
+            return [row for file, places in tables.items() for row in table.read(file, places)]
+
+    @contextmanager
+    def _open_table(self) -> "Iterator[_OpenTable]":
+        """A table for one call: of calls side by side each has its own, and leaves it to the next one."""
+        try:
+            table = self._tables.popleft()
+        except IndexError:
+            table = _OpenTable(self.column, self.storage, self.max_bytes, self.timeout)
+        yield table
+        self._tables.append(table)
 
     def _image(self, place: Place) -> Row:
         try:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from lib.models.bundle import Bundle, Precision
+from lib.models.bundle import Bundle, PrecisionChoice
 from lib.models.predictor import Predictor, load_predictor
 from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
 from lib.scoring.stages.stage import Stopwatch
@@ -26,14 +26,14 @@ class Predict:
         tasks: of the bundle. Those in one stage share the backbone where the bundle has one.
         threads: for the networks' computations; the CPUs of the worker.
         precision: what the networks compute in.
-        on_gpu: whether the worker has a GPU.
+        gpus: GPUs of the worker, or its share of one.
     """
 
     bundle: Bundle
     tasks: tuple[str, ...]
     threads: int
-    precision: Precision = "float32"
-    on_gpu: bool = False
+    precision: PrecisionChoice = "float32"
+    gpus: float = 0.0
 
     needs: ClassVar = ("crops",)
     drops: ClassVar = ()
@@ -47,7 +47,13 @@ class Predict:
         """Load the networks."""
         self._watch = watch
         self._predictor: Predictor = load_predictor(
-            self.bundle.here(), self.tasks, self.threads, self.precision, self.on_gpu
+            self.bundle.here(),
+            self.tasks,
+            self.threads,
+            self.precision,
+            on_gpu=self.gpus > 0,
+            share=min(1.0, self.gpus),
+            say=watch.say,
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:

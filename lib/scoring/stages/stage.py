@@ -15,10 +15,23 @@ BATCH = 32
 REPORT_EVERY_SECONDS = 1.0
 
 
-class Stopwatch:
-    """Adds up seconds by the name of what was done; threads may share it."""
+Say = Callable[[str], None]
+"""Takes a line for the log of the run; a line that several workers say is logged once."""
 
-    def __init__(self) -> None:
+
+def _say_nothing(line: str) -> None:
+    return
+
+
+class Stopwatch:
+    """Adds up seconds by the name of what was done; threads may share it.
+
+    Attributes:
+        say: for what a stage has to say to the user.
+    """
+
+    def __init__(self, say: Say = _say_nothing) -> None:
+        self.say = say
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._lock = Lock()
 
@@ -57,7 +70,7 @@ class Stage(Protocol):
         """Columns that it adds or replaces."""
 
     def setup(self, watch: Stopwatch) -> None:
-        """Load what is needed, once for each process; `watch` is for timing the work."""
+        """Load what is needed, once for each process; `watch` times the work, and takes messages."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Process a batch: as many rows out as in, in the same order."""
@@ -97,6 +110,7 @@ class Chain:
         self,
         stages: Sequence[Stage],
         report: Callable[[dict[str, float]], None] = lambda seconds: None,
+        say: Say = _say_nothing,
     ) -> None:
         """Set up all stages.
 
@@ -104,12 +118,13 @@ class Chain:
             stages: in order.
             report: called now and then with the seconds that each kind of work took since the last
                 call; the last ones only by `report`.
+            say: called with what the stages have to say to the user.
         """
         self._stages = stages
         self._checked = False
         self._report = report
         self._reported = time.monotonic()
-        self._watch = Stopwatch()
+        self._watch = Stopwatch(say)
         for stage in stages:
             stage.setup(self._watch)
 

@@ -11,13 +11,13 @@ import pytest
 from lib.common.errors import UserError
 from lib.models.bundle import CARD, Bundle, read_bundle
 from lib.storage.folder import Folder, folder
-from tests.bundles import make_bundle
+from tests.bundles import make_plain_bundle
 from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
+    return make_plain_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

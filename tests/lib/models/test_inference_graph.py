@@ -10,20 +10,21 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.models import inference_graph
+from lib.models.backbones.compact import compact
 from lib.models.bundle import DEFAULT_MODEL, Bundle, read_bundle, sha256_of, write_card
 from lib.models.check_crops import check_crops
 from lib.models.inference_graph import with_inference_graph
 from lib.models.onnx_predictor import OnnxPredictor
 from lib.models.predictor import load_predictor
 from lib.models.tensorflow_predictor import TensorflowPredictor
-from tests.bundles import make_bundle
+from tests.bundles import make_bundle, make_plain_bundle
 
 TASKS = ("age", "gender")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return with_inference_graph(make_bundle(tmp_path_factory.mktemp("bundle")))
+    return make_bundle(tmp_path_factory.mktemp("bundle"), backbone=compact)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_one_task_by_itself(made: Bundle) -> None:
 
 
 def test_cpus_take_onnx_runtime_and_all_else_tensorflow(made: Bundle) -> None:
-    plain = make_bundle(made.folder.parent / "plain")
+    plain = make_plain_bundle(made.folder.parent / "plain")
     assert isinstance(load_predictor(made, TASKS, 1), OnnxPredictor)
     assert isinstance(load_predictor(made, TASKS, 1, on_gpu=True), TensorflowPredictor)
     assert isinstance(load_predictor(made, TASKS, 1, "bfloat16"), TensorflowPredictor)
@@ -70,7 +71,7 @@ def test_cpus_take_onnx_runtime_and_all_else_tensorflow(made: Bundle) -> None:
 
 
 def test_a_large_model_gets_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = make_bundle(tmp_path)
+    bundle = make_plain_bundle(tmp_path)
     monkeypatch.setattr(inference_graph, "MOST_WEIGHT_BYTES", bundle.weight_bytes - 1)
     assert with_inference_graph(bundle) == bundle
 

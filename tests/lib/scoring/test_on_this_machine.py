@@ -12,13 +12,12 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.faces.registry import DetectorSpec
-from lib.models.bundle import Bundle
+from lib.models.bundle import Bundle, read_bundle
 from lib.scoring.labelling import Labelling
 from lib.scoring.on_this_machine import label_here
 from lib.scoring.placement import Pool
 from lib.scoring.rows import Rows
 from lib.scoring.stages.stage import Stage, Stopwatch
-from tests.bundles import make_bundle
 
 ROWS = 300
 
@@ -73,8 +72,8 @@ class Work:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("bundle"))
+def bundle(model: Path) -> Bundle:
+    return read_bundle(model)
 
 
 def rows_in(folder: Path, count: int = ROWS) -> Rows:

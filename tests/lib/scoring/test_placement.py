@@ -2,23 +2,17 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.scoring.placement import (
-    AHEAD,
     FACES,
     LEAST_FREE_CPUS,
-    MODELS,
     Cluster,
     Growth,
     Layout,
     Placement,
     Size,
-    balanced,
     place,
 )
 
 TASKS = ("age", "gender")
-
-LAYOUTS: dict[Layout, int] = {"fused": 2, "separate": 3}
-"""How many pools there are with GPUs."""
 AUTO = Placement()
 
 
@@ -81,15 +75,16 @@ def test_what_does_not_fit_is_refused(size: Size, complaint: str) -> None:
         place(Placement(faces=size), Cluster(8, 0), TASKS, True)
 
 
-@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (8, 0), (24, 2), (64, 4)])
+@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (80, 0), (240, 2), (640, 4)])
 def test_pools_begin_with_what_is_there_and_grow(cpus: int, gpus: int) -> None:
-    grown = place(AUTO, Cluster(64, 4), TASKS, True)
-    pools = place(AUTO, Cluster(cpus, gpus, Growth(64, 4)), TASKS, True)
-    assert [pool.actors for pool in pools] == [pool.actors for pool in grown]
-    assert [pool.least for pool in pools] == [
-        max(1, int(pool.actors * share))
-        for pool, share in zip(grown, (cpus / 64, gpus / 4), strict=True)
-    ]
+    for most in (640, 64):  # with most of the CPUs elsewhere, and beside the GPUs
+        grown = place(AUTO, Cluster(most, 4), TASKS, True)
+        pools = place(AUTO, Cluster(cpus * most / 640, gpus, Growth(most, 4)), TASKS, True)
+        assert [pool.actors for pool in pools] == [pool.actors for pool in grown]
+        shares = [gpus / 4 if pool.gpus else cpus / 640 for pool in grown]
+        assert [pool.least for pool in pools] == [
+            max(1, int(pool.actors * share)) for pool, share in zip(grown, shares, strict=True)
+        ]
 
 
 def test_a_cluster_without_cpus_that_does_not_grow_is_refused() -> None:
@@ -100,19 +95,62 @@ def test_a_cluster_without_cpus_that_does_not_grow_is_refused() -> None:
 @pytest.mark.parametrize(
     ("weights", "layout", "workers"),
     [
-        (6 * 2**20, "fused", 4),
+        (6 * 2**20, "auto", 2),
         (6 * 2**20, "separate", 2),
-        (550 * 2**20, "fused", 3),
         (1100 * 2**20, "separate", 1),
-        (8 * 2**30, "fused", 1),
+        (8 * 2**30, "auto", 1),
     ],
 )
 def test_large_models_share_a_gpu_among_fewer_workers(
     weights: int, layout: Layout, workers: int
 ) -> None:
-    _, *models = place(Placement(layout), Cluster(64, 2), TASKS, True, weights)
+    """Most CPUs are on other machines than the GPUs."""
+    cluster = Cluster(160, 2, cpus_by_gpu=8)
+    faces, *models = place(Placement(layout), cluster, TASKS, True, weights)
+    assert faces.gpus == 0
     assert [pool.actors for pool in models] == [2 * workers] * len(models)
     assert sum(pool.gpus * pool.actors for pool in models) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "weights", "cores_of_worker", "actors", "cores"),
+    [
+        (16, 1, 6 * 2**20, 16, 1, 16),
+        (16, 1, 6 * 2**20, 4, 4, 4),
+        (16, 1, 1100 * 2**20, 4, 2, 8),
+        (64, 4, 6 * 2**20, 16, 4, 16),
+        (1, 1, 6 * 2**20, 4, 1, 1),
+        (28, 1, 6 * 2**20, 16, 2, 14),
+    ],
+)
+def test_workers_on_gpus_have_their_share_of_the_cores(
+    cpus: int, gpus: int, weights: int, cores_of_worker: int, actors: int, cores: int
+) -> None:
+    """Where the machines with GPUs have most CPUs, one pool does everything on them."""
+    for cluster in (Cluster(cpus, gpus), Cluster(0, 0, Growth(cpus, gpus))):
+        (pool,) = place(AUTO, cluster, TASKS, False, weights, cores_of_worker=cores_of_worker)
+        assert pool.stages == (FACES, *TASKS)
+        assert (pool.actors, pool.threads) == (actors, cores)
+        assert pool.actors * pool.gpus == pytest.approx(gpus)
+        assert pool.actors * pool.cpus == pytest.approx(cpus * 0.8)
+
+
+@pytest.mark.parametrize(
+    ("machines", "growth", "beside"),
+    [
+        ([{"CPU": 16, "GPU": 1}], Growth(), 16),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8}], Growth(), 8),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 24}], Growth(), 0),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 4, "GPU": 1}], Growth(), 0),
+        ([{"CPU": 0, "GPU": 1}, {"CPU": 4}], Growth(), 0),
+        ([{"CPU": 0}], Growth(508, 4), 0),
+        ([{"CPU": 0}], Growth(64, 4), 16),
+        ([{"CPU": 16}], Growth(), 0),
+    ],
+)
+def test_where_the_cpus_are(machines: list[dict[str, float]], growth: Growth, beside: int) -> None:
+    total = {kind: sum(machine.get(kind, 0) for machine in machines) for kind in ("CPU", "GPU")}
+    assert Cluster.of(total, growth, machines).cpus_beside_a_gpu == beside
 
 
 @pytest.mark.parametrize(("gib", "actors"), [(None, 16), (22, 7), (64, 16), (1, 1)])
@@ -127,45 +165,13 @@ def test_large_models_share_the_memory_of_cpus(gib: int | None, actors: int) -> 
 def test_expensive_detectors_share_the_memory() -> None:
     cluster = Cluster(16, 2, memory=10 * 2.0**30)
     for gib, detectors in ((1, 10), (2, 5)):
-        for layout, pools in LAYOUTS.items():
-            faces, *models = place(Placement(layout), cluster, TASKS, True, detector_gib=gib)
-            assert faces.actors == detectors
-            assert len(models) == pools - 1
+        faces, *models = place(Placement("separate"), cluster, TASKS, True, detector_gib=gib)
+        assert faces.actors == detectors
+        assert len(models) == 2
+        (pool,) = place(AUTO, cluster, TASKS, True, detector_gib=gib)
+        assert pool.actors * pool.threads == 2 * (detectors // 2)
     (pool,) = place(AUTO, Cluster(16, 0, memory=10 * 2.0**30), TASKS, True, detector_gib=2)
     assert pool.actors == 5
-
-
-def test_as_many_detectors_as_feed_the_models() -> None:
-    pools = place(AUTO, Cluster(256, 4), TASKS, True)
-    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, AUTO)
-    assert models.actors == 16
-    assert faces.actors == 16 * 300 * AHEAD / 30
-    assert faces.least == faces.actors
-
-
-def test_no_more_gpus_than_the_cpus_feed() -> None:
-    """Twenty CPUs at 30 images a second keep two workers of 300 busy, and no four GPUs."""
-    pools = place(AUTO, Cluster(0, 0, Growth(20, 4)), TASKS, True)
-    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, AUTO)
-    assert (faces.least, faces.actors) == (1, 20)
-    assert (models.least, models.actors) == (1, 2)
-
-
-def test_the_slower_of_two_models_counts() -> None:
-    pools = place(AUTO, Cluster(256, 4), TASKS, False)
-    rates = {FACES: 30.0, "age": 100.0, "gender": 200.0}
-    faces, age, gender = balanced(pools, rates, AUTO)
-    assert age.actors == 8
-    assert faces.actors == round(8 * 100 * AHEAD / 30 + 0.5)
-    assert gender.actors == 6  # what the detectors of faces give them, 1,020 images a second
-
-
-def test_what_the_user_says_is_not_balanced() -> None:
-    wanted = Placement(faces=Size(actors=5))
-    pools = place(wanted, Cluster(64, 4), TASKS, True)
-    faces, models = balanced(pools, {FACES: 30.0, MODELS: 300.0}, wanted)
-    assert faces.actors == 5
-    assert models.actors == 1
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lib.scoring.rows import Rows, block_rows, sample
+from lib.scoring.rows import Rows, block_rows
 
 
 def rows_of(folder: Path, files: int, rows: int, group_rows: int) -> Rows:
@@ -42,12 +42,3 @@ def test_every_row_is_in_one_block(files: int, rows: int, group_rows: int, tmp_p
     if len(blocks) < 200:
         ids = [id_ for block in blocks for id_ in source.read(block)["id"].to_pylist()]
         assert ids == list(range(files * rows))
-
-
-@pytest.mark.parametrize(("files", "rows"), [(1, 500), (3, 40), (20, 100), (1, 5)])
-def test_a_sample_comes_from_all_over(files: int, rows: int, tmp_path: Path) -> None:
-    source = rows_of(tmp_path, files, rows, 16)
-    ids = sample(source, source.blocks(), 32)["id"].to_pylist()
-    assert len(ids) == len(set(ids)) == min(32, files * rows)
-    assert min(ids) == 0
-    assert max(ids) >= 0.6 * files * rows

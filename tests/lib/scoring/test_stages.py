@@ -23,7 +23,7 @@ from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label, model_id
 from lib.scoring.stages.stage import Chain, Stage
 from lib.tasks.expectation import expected_age
-from tests.bundles import make_bundle
+from tests.bundles import make_plain_bundle
 from tests.nasty import jpeg
 from tests.ray_head import PROJECT
 
@@ -32,7 +32,7 @@ NO_DETECTOR = DetectorSpec("none")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("model") / "tiny")
+    return make_plain_bundle(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

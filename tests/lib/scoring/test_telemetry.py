@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.bundles import make_bundle
 from tests.ray_head import PROJECT, Job, RayHead, wait_until
 
 DASHBOARD = PROJECT / "cluster" / "grafana" / "archive-labels.json"
@@ -15,7 +14,7 @@ IMAGES = 8_000
 """So many that the run is seen at work: its own metrics are told every ten seconds."""
 
 
-def test_a_run_seen_from_outside(head: RayHead, tmp_path: Path) -> None:
+def test_a_run_seen_from_outside(head: RayHead, model: Path, tmp_path: Path) -> None:
     """Every metric that the dashboard asks for is there while a run goes on, with the run's id."""
     images = tmp_path / "images"
     images.mkdir()
@@ -23,7 +22,6 @@ def test_a_run_seen_from_outside(head: RayHead, tmp_path: Path) -> None:
     for number in range(1, IMAGES):
         (images / f"{number:05}.png").hardlink_to(images / "00000.png")
     (images / "broken.png").write_bytes(b"no image")
-    model = make_bundle(tmp_path / "model").folder
     wanted = set(re.findall(r"ray_[a-z_]+", DASHBOARD.read_text("utf-8")))
     assert len(wanted) >= 8
     seen: dict[str, str] = {}

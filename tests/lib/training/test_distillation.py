@@ -7,14 +7,17 @@ import tensorflow as tf
 from lib.models.tensorflow_predictor import TensorflowPredictor
 from lib.training.augment import resized
 from lib.training.distillation import Teachers
-from tests.bundles import make_bundle
+from tests.bundles import make_plain_bundle
 
 TASKS = ("age", "gender")
 
 
 def test_they_answer_together_each_at_its_size(tmp_path: Path) -> None:
     """Whatever order a model has its genders in."""
-    large, small = make_bundle(tmp_path / "large", 40), make_bundle(tmp_path / "small", 32)
+    large, small = (
+        make_plain_bundle(tmp_path / "large", 40),
+        make_plain_bundle(tmp_path / "small", 32),
+    )
     turned = replace(
         small,
         card=replace(small.card, class_labels={"gender": small.card.class_labels["gender"][::-1]}),

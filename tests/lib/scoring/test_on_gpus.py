@@ -1,0 +1,130 @@
+"""What a worker on a GPU does otherwise than one on a CPU, computed on CPUs: the same rows."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.cbook import get_sample_data
+
+from lib.faces.registry import DetectorSpec
+from lib.images import Limits
+from lib.models.bundle import Bundle, read_bundle
+from lib.scoring import on_this_machine
+from lib.scoring.labelling import GPU_BATCH, GPU_BATCH_OF_CROPS, IN_FLIGHT, Labelling, Worker
+from lib.scoring.placement import FACES, MODELS, Cluster, Placement, Pool
+from lib.scoring.stages.fetch import Fetch
+from lib.scoring.stages.stage import BATCH
+from tests.lib.scoring.test_on_this_machine import Square, Work, rows_in
+
+TASKS = ("age", "gender")
+CPU = Pool(FACES, (FACES, *TASKS), 1, 1.0)
+GPU = Pool(FACES, (FACES, *TASKS), 1, 0.8, 1.0, cores=2)
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Path) -> Bundle:
+    return read_bundle(model)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """A portrait in many sizes and shapes, one without a face, two files that are no images."""
+    folder = tmp_path_factory.mktemp("images")
+    path = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    portrait = np.asarray(cv2.imread(path))
+    pictures = [cv2.resize(portrait, None, fx=f, fy=f) for f in (0.3, 0.7, 1.0, 2.0, 4.5)]
+    pictures += [portrait[:, 100:400], portrait[100:, ::-1], np.hstack([portrait, portrait])]
+    pictures.append(np.full((300, 500, 3), 90, np.uint8))
+    files = []
+    for number, picture in enumerate(pictures):
+        files.append(str(folder / f"{number:02}.jpg"))
+        cv2.imwrite(files[-1], picture)
+    (folder / "text.jpg").write_text("no image")
+    files += [str(folder / "text.jpg"), str(folder / "missing.jpg")]
+    return pa.table({"id": range(len(files)), "uri": files})
+
+
+def rows(
+    bundle: Bundle, detector: str, pool: Pool, blocks: Sequence[pa.Table]
+) -> list[dict[str, Any]]:
+    """The rows of all blocks, of which a worker on a GPU has several in work, by their ids."""
+    labelling = Labelling(
+        Fetch(10**8), DetectorSpec(detector), Limits(), bundle, age_distribution=False
+    )
+    worker = Worker(labelling.stages(pool, last=True), lambda seconds: None)
+    with ThreadPoolExecutor(IN_FLIGHT if pool.gpus else 1) as threads:
+        tables = list(threads.map(lambda block: pa.concat_tables(worker(block)), blocks))
+    return pa.concat_tables(tables).sort_by("id").to_pylist()
+
+
+@pytest.mark.parametrize("detector", ["yunet", "mtcnn", "none"])
+def test_the_rows_are_those_of_a_cpu(detector: str, bundle: Bundle, manifest: pa.Table) -> None:
+    blocks = [manifest.slice(start, 3) for start in range(0, len(manifest), 3)]
+    expected = rows(bundle, detector, CPU, [manifest])
+    found = rows(bundle, detector, GPU, blocks)
+    assert len(expected) == len(found) == len(manifest)
+    assert sum(len(row["faces"]) for row in expected) >= 9
+    for row, other in zip(found, expected, strict=True):
+        for name in ("id", "uri", "status", "error", "width", "height", "face_count"):
+            assert row[name] == other[name]
+        for face, same in zip(row["faces"], other["faces"], strict=True):
+            assert face["gender"] == same["gender"]
+            for name in ("age", "age_std", "gender_score"):
+                assert face[name] == pytest.approx(same[name], abs=1e-3)
+            assert face["box"] == same["box"]
+            assert face["face_score"] == pytest.approx(same["face_score"], abs=1e-4)
+
+
+def test_batches_follow_the_device(bundle: Bundle) -> None:
+    crops, photographs = (
+        Labelling(Fetch(10**8), DetectorSpec(name), Limits(), bundle, age_distribution=False)
+        for name in ("none", "yunet")
+    )
+    assert crops.batch(CPU) == photographs.batch(CPU) == BATCH
+    assert (crops.batch(GPU), photographs.batch(GPU)) == (GPU_BATCH_OF_CROPS, GPU_BATCH)
+    assert photographs.batch(Pool(MODELS, TASKS, 1, 0.0, 0.5)) == GPU_BATCH_OF_CROPS
+
+
+@dataclass
+class SquaresOnGpus(Work):
+    """Stands in for `Labelling` on a machine with GPUs."""
+
+    def pools(self, wanted: Placement, cluster: Cluster, blocks: float) -> list[Pool]:
+        assert cluster.gpus == 2
+        return [Pool(FACES, (FACES,), 2, 0.8, 1.0, cores=1)]
+
+    def batch(self, pool: Pool) -> int:
+        return GPU_BATCH
+
+
+def test_processes_on_gpus(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has several blocks in work; an image that ends every process costs no other its row."""
+    monkeypatch.setattr(on_this_machine, "usable_gpus", lambda: (2, None))
+    rows = rows_in(tmp_path)
+    labelling = SquaresOnGpus(bundle, Square("killed always"))
+    found = pa.concat_tables(on_this_machine.label_here(rows, cast(Labelling, labelling)))
+    found = found.sort_by("id")
+    assert found["square"].to_pylist() == [number * number for number in range(rows.count)]
+    faults = {row["id"] for row in found.to_pylist() if row["fault"]}
+    assert faults == {100}
+
+
+def test_gpus_that_cannot_be_used_are_explained(
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(on_this_machine, "usable_gpus", lambda: (0, "it is a toy"))
+    labelling = cast(Labelling, Work(bundle, Square()))
+    with caplog.at_level("INFO"):
+        assert (
+            len(pa.concat_tables(on_this_machine.label_here(rows_in(tmp_path, 5), labelling))) == 5
+        )
+    assert "there is a GPU, but it is a toy: labelling on CPUs" in caplog.text
