@@ -62,7 +62,7 @@ class Options:
         data: Folder faces/ of jobs.prepare, or s3:// prefix of one, with split=train, split=val and
             split=test in it.
         output: Folder or s3:// prefix for the run: best/, bundle/, checkpoints/, metrics.jsonl, plots/,
-            tensorboard/.
+            recipe.json, tensorboard/.
         backbone: The network that turns faces into features.
         weights: File of weights for the backbone to start from (.h5 or .keras); none: random ones.
         teachers: Models to learn from, beside the labels: folders or s3:// prefixes of bundles.
