@@ -124,8 +124,9 @@ def test_two_workers_one_of_them_killed_learn_the_same(
         ray_head(cpus=4, options=["--num-gpus=2"]) as head,
         Job(head.environment, tmp_path / "log", *command) as job,
     ):
-        wait_until(lambda: len(history(output)) >= 2, 150)
+        wait_until(lambda: head.processes("ray::RayTrainWorker"), 150)
         victim = head.processes("ray::RayTrainWorker")[0]
+        wait_until(lambda: history(output), 150)
         victim.send_signal(signal.SIGKILL)
         assert len(history(output)) < EPOCHS - 1
         stop_after_the_last_epoch(job, output)
