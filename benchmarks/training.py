@@ -96,7 +96,7 @@ def run_job(options: Options, workers: int, cpus: float) -> tuple[int, float]:
             options, Path(folder),
             *("--batch-size", str(options.batch_size), "--epochs", str(EPOCHS)),
             *("--workers", str(workers), "--cpus", str(cpus)),
-            *(("--use-gpu",) if options.use_gpu else ()),
+            *("--use-gpu", "yes" if options.use_gpu else "no"),
         )  # fmt: skip
     steps = epochs[-1]["step"] // EPOCHS
     rate = max(epoch["images_per_second"] for epoch in epochs[1:])

@@ -6,7 +6,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,16 @@ from lib.scoring.placement import Cluster, Growth, Placement
 from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.storage.options import S3Option, S3Options, StorageOptions
 from lib.tasks.calibration import FEWEST_FACES
+from lib.training.defaults import (
+    CHOSEN,
+    CPU_BATCH,
+    UseGpu,
+    completed,
+    gpu_batch,
+    gpu_gib,
+    kept,
+    uses_gpus,
+)  # fmt: skip
 from lib.training.faces import Labels, read_labels
 from lib.training.history import History
 from lib.training.recipe import Recipe
@@ -38,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("train")
 
 HOW_TO_GO_ON = "the same command goes on where it was"
-OWNED = ("best", "bundle", "checkpoints", "metrics.jsonl", "plots")
+OWNED = ("best", "bundle", "checkpoints", "metrics.jsonl", "plots", CHOSEN)
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -52,14 +62,14 @@ class Options:
         data: Folder faces/ of jobs.prepare, or s3:// prefix of one, with split=train, split=val and
             split=test in it.
         output: Folder or s3:// prefix for the run: best/, bundle/, checkpoints/, metrics.jsonl, plots/,
-            tensorboard/.
+            recipe.json, tensorboard/.
         backbone: The network that turns faces into features.
         weights: File of weights for the backbone to start from (.h5 or .keras); none: random ones.
         teachers: Models to learn from, beside the labels: folders or s3:// prefixes of bundles.
         workers: Processes that train together.
         min_workers: Go on with as few as that while lost ones are not replaced, each of them with
             more of the same batch; default: wait for all.
-        use_gpu: A GPU for each worker.
+        use_gpu: Whether each worker gets a GPU; auto: where the cluster has any, or may grow to have.
         cpus: CPUs for each worker; default: all there are, evenly.
         max_cluster: What the cluster's autoscaler may start, where it has one.
         checkpoint_steps: Write a checkpoint every that many steps, too, and not only every epoch.
@@ -76,7 +86,7 @@ class Options:
     teachers: tuple[str, ...] = ()
     workers: int = 1
     min_workers: int | None = None
-    use_gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    use_gpu: UseGpu = "auto"
     cpus: float | None = None
     max_cluster: Growth = field(default_factory=Growth)
     checkpoint_steps: int = 0
@@ -115,12 +125,13 @@ class Options:
             raise UserError(
                 f"--min-workers must be in 1..{self.workers}, the --workers, not {self.min_workers}"
             )
-        batch = self.recipe.batch_size * self.workers
+        batch_size = self.recipe.batch_size or CPU_BATCH
+        batch = batch_size * self.workers
         for workers in range(self.min_workers, self.workers):
             if batch % workers:
                 raise UserError(
                     f"--min-workers {self.min_workers}: the {batch} faces of --workers {self.workers} "
-                    f"with --batch-size {self.recipe.batch_size} cannot be shared evenly by {workers}; "
+                    f"with --batch-size {batch_size} cannot be shared evenly by {workers}; "
                     "change one of these"
                 )
 
@@ -176,18 +187,19 @@ def train_model(options: Options) -> Folder:
             log.info("%s is trained already; nothing to do", output)
             return output / "bundle"
         log.info("faces: %s", ", ".join(f"{len(of)} {split}" for split, of in labels.items()))
-        best = train(options, data, teachers, output)
-        make_bundle(options, data, labels, teachers, best, output)
+        best, recipe = train(options, data, len(labels["train"]), teachers, output)
+        make_bundle(options, recipe, data, labels, teachers, best, output)
     return output / "bundle"
 
 
 def check_batch(options: Options, faces: int) -> None:
     """Refuse to train on less than one step."""
-    batch = options.recipe.batch_size * options.workers * options.recipe.accumulate
+    batch_size = options.recipe.batch_size or CPU_BATCH
+    batch = batch_size * options.workers * options.recipe.accumulate
     if faces < batch:
         raise UserError(
             f"the {faces} faces of the split train are fewer than one step takes: {batch}, of "
-            f"--workers {options.workers} with --batch-size {options.recipe.batch_size}; lower these"
+            f"--workers {options.workers} with --batch-size {batch_size}; lower these"
         )
 
 
@@ -212,45 +224,56 @@ def read_teachers(options: Options, storage: StorageOptions) -> list[Bundle]:
 
 
 def train(
-    options: Options, data: Folder, teachers: Sequence[Bundle], output: Folder
-) -> "Checkpoint":
-    """Train on the workers until the last epoch; gives the best weights."""
+    options: Options, data: Folder, faces: int, teachers: Sequence[Bundle], output: Folder
+) -> "tuple[Checkpoint, Recipe]":
+    """Train on the workers until the last epoch; gives the best weights, and how they were trained."""
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster() as resources:
         from lib.training import allocation, workers
 
+        cluster = Cluster.of(resources, options.max_cluster)
+        use_gpu = uses_gpus(options.use_gpu, options.workers, cluster)
         cpus = allocation.cpus_of_each(
-            options.workers, options.cpus, options.use_gpu,
-            Cluster.of(resources, options.max_cluster), engine.machines(),
+            options.workers, options.cpus, use_gpu, cluster, engine.machines()
+        )
+        recipe = kept(output, recipe_of(options, faces, gpu_gib(resources) if use_gpu else None))
+        log.info(
+            "%s workers on %s; %s faces a step on each, in %s", options.workers,
+            "GPUs" if use_gpu else "CPUs", recipe.batch_size, recipe.precision,
         )  # fmt: skip
-        with History(output, options.recipe.epochs) as history:
-            return workers.run(
+        with History(output, recipe.epochs) as history:
+            best = workers.run(
                 plan=workers.Plan(
                     data, output, options.backbone,
                     options.weights and options.weights.resolve(), tuple(teachers),
-                    recipe_of(options), options.checkpoint_steps, options.pictures_after, options.workers,
+                    recipe, options.checkpoint_steps, options.pictures_after, options.workers,
                 ),
                 least_workers=options.min_workers,
                 cpus=cpus,
-                use_gpu=options.use_gpu,
+                use_gpu=use_gpu,
                 keep=options.keep,
                 max_failures=options.max_failures,
                 history=history,
             )  # fmt: skip
+        return best, recipe
 
 
-def recipe_of(options: Options) -> Recipe:
-    """The recipe with the backbone's defaults where the user left it to them."""
-    spec, recipe = BACKBONES[options.backbone], options.recipe
-    frozen = spec.frozen_epochs if options.weights is not None else 0
-    return replace(
-        recipe,
-        size=spec.size if recipe.size is None else recipe.size,
-        frozen_epochs=frozen if recipe.frozen_epochs is None else recipe.frozen_epochs,
-        learning_rate=recipe.learning_rate or spec.learning_rate,
-    )
+def recipe_of(options: Options, faces: int, gib: float | None) -> Recipe:
+    """The recipe with defaults where the user left it to them.
+
+    Args:
+        options: of the job.
+        faces: to train on.
+        gib: memory of the GPU of a worker; None: it has none.
+    """
+    spec, batch = BACKBONES[options.backbone], CPU_BATCH
+    # Workers that may be lost share the batch, which `Options.check` has found possible for this one.
+    if gib is not None and options.min_workers is None:
+        of_each = faces // (options.workers * options.recipe.accumulate)
+        batch = gpu_batch(spec, gib, options.recipe.size or spec.size, of_each)
+    return completed(options.recipe, spec, options.weights is not None, batch, gib is None)
 
 
 def trained_before(weights: Path | None) -> Training | None:
@@ -266,6 +289,7 @@ def trained_before(weights: Path | None) -> Training | None:
 
 def make_bundle(
     options: Options,
+    recipe: Recipe,
     data: Folder,
     labels: dict[Split, Labels],
     teachers: Sequence[Bundle],
@@ -285,7 +309,6 @@ def make_bundle(
             read_bundle(unfinished), faces, placement=Placement(max_cluster=options.max_cluster)
         )
 
-    recipe = recipe_of(options)
     training = Training(
         source=source_of(data),
         terms=terms_of(data),

@@ -28,11 +28,6 @@ def cpus_of_each(
     Raises:
         UserError: the cluster has no room for the workers.
     """
-    if use_gpu and cluster.most_gpus < workers:
-        raise UserError(
-            f"{workers} workers need a GPU each, and the cluster has {cluster.most_gpus:g}; lower "
-            "--workers or leave out --use-gpu"
-        )
     if cluster.growth.cpus:
         machines = [{"CPU": cluster.most_cpus, "GPU": cluster.most_gpus}]
     rooms = [machine.get("CPU", 0.0) - LEFT_FREE for machine in machines]

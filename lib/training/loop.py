@@ -95,6 +95,9 @@ class Trainer:
         self._strategy = strategy
         self._recipe = recipe
         self._size = size
+        assert recipe.batch_size is not None
+        self._batch_size = recipe.batch_size
+        precision = recipe.precision or "float32"
         self._training, self._validation = training, validation
         self.rank, self.workers = rank, workers
         self._targets = {
@@ -105,9 +108,11 @@ class Trainer:
         self.distributions: dict[str, NDArray[np.float64]] = {}
         """For each task with ordered classes: the mean predicted distribution for each true class at the
         last validation, float64 (classes, classes); NaN where there is no face."""
-        self.steps = len(training) // (recipe.batch_size * workers)
+        self.batch = self._batch_size * workers
+        """Faces of a step of all workers."""
+        self.steps = len(training) // (self._batch_size * workers)
         keras.utils.set_random_seed(recipe.seed)
-        keras.mixed_precision.set_global_policy(_POLICY[recipe.precision])
+        keras.mixed_precision.set_global_policy(_POLICY[precision])
         with strategy.scope():
             networks = build()
             self.networks = replace(networks, backbone=in_groups(networks.backbone))
@@ -115,11 +120,11 @@ class Trainer:
             self._trained_part("heads", 0, self.networks.heads_and_free),
             self._trained_part("backbone", recipe.frozen_epochs or 0, self.networks.freezable),
         ]
-        self._scale = LossScale(strategy) if recipe.precision == "float16" else None
+        self._scale = LossScale(strategy) if precision == "float16" else None
         self._averages = WeightAverages(self.networks.variables, recipe.ema_momentum, strategy)
         moving = statistics(self.networks.backbone)
         self._statistics = FlatGroup(moving, strategy) if moving and workers > 1 else None
-        self._teachers = Teachers(teachers, recipe.tasks, recipe.precision) if teachers else None
+        self._teachers = Teachers(teachers, recipe.tasks, precision) if teachers else None
         self._step = tf.function(self._step_of_all, reduce_retracing=False)
         self._forward = tf.function(self._forward_of_one, reduce_retracing=False)
         self._sum = tf.function(self._sum_of_all, reduce_retracing=True)
@@ -150,7 +155,7 @@ class Trainer:
             position.step += 1
             after_step(position)
         position.losses = [float(loss) for loss in position.losses]
-        faces = (position.step - first) * recipe.batch_size * self.workers
+        faces = (position.step - first) * self._batch_size * self.workers
         return faces / max(time.monotonic() - started, 1e-9)
 
     def _first_step(self, step: tuple[Any, ...]) -> tf.Tensor:
@@ -257,7 +262,7 @@ class Trainer:
 
     def _part(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """This worker's part of a global batch."""
-        size = self._recipe.batch_size
+        size = self._batch_size
         start = step * size * self.workers + self.rank * size
         return order[start : start + size]
 
@@ -339,7 +344,7 @@ class Trainer:
             predicted = self.networks(crops, training=True, frozen=frozen)
             losses = [TASKS[task].loss(targets[task], predicted[task], recipe) for task in targets]
             each = weights * tf.add_n(losses)
-            loss = tf.reduce_sum(each) / (recipe.batch_size * self.workers)
+            loss = tf.reduce_sum(each) / (self._batch_size * self.workers)
             scaled = loss * self._scale.scale if self._scale else loss
         gradients = tape.gradient(scaled, [[v.value for v in part.variables] for part in parts])
         summed = [part.optimizer.summed(of) for part, of in zip(parts, gradients, strict=True)]

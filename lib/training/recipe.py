@@ -20,7 +20,7 @@ class Recipe:
         tasks: What the model learns to predict.
         epochs: Passes over the training faces.
         batch_size: Faces of a step on each worker. Of multiples of 32, only their sum over the workers
-            matters to what is learnt.
+            matters to what is learnt. Default: 96; on GPUs by the backbone, the memory and the faces.
         size: Side of the crops in pixels that the model is made for; default: of the backbone.
         progressive_size: Side during the first epochs, which are cheaper for it; 0: none are smaller.
         progressive_epochs: How many epochs run at the progressive size.
@@ -33,7 +33,8 @@ class Recipe:
         warmup_epochs: Epochs over which the rate rises from zero.
         weight_decay: Decoupled from the gradient (AdamW).
         accumulate: Steps whose gradients are added up to one.
-        precision: What the networks compute in; their weights are float32 always.
+        precision: What the networks compute in; their weights are float32 always. Default: float32; on
+            GPUs bfloat16.
         age_sigma: Smoothing of each age over its neighbours, in years.
         expectation_weight: Of the distance between expected and true age in the age loss.
         gender_weight: Of the gender loss.
@@ -49,7 +50,7 @@ class Recipe:
 
     tasks: tuple[TaskName, ...] = get_args(TaskName)
     epochs: int = 36
-    batch_size: int = 96
+    batch_size: int | None = None
     size: int | None = None
     progressive_size: int = 0
     progressive_epochs: int = 0
@@ -59,7 +60,7 @@ class Recipe:
     warmup_epochs: float = 1.5
     weight_decay: float = 0.05
     accumulate: int = 1
-    precision: Precision = "float32"
+    precision: Precision | None = None
     age_sigma: float = 2.0
     expectation_weight: float = 0.1
     gender_weight: float = 1.5
@@ -82,8 +83,9 @@ class Recipe:
             raise UserError(
                 f"--tasks must be age, gender or both, not {' '.join(self.tasks) or 'none'}"
             )
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "accumulate"):
             self._demand(name, getattr(self, name) >= 1, "at least 1")
+        self._demand("batch_size", self.batch_size is None or self.batch_size >= 1, "at least 1")
         for name in (
             "progressive_size",
             "progressive_epochs",

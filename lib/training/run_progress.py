@@ -31,6 +31,8 @@ class ProgressActor:
         self._progress: Progress | None = None
         self._reason: str | None = None
         self._distributions: dict[int, NDArray[np.float64]] = {}
+        self._warnings: list[str] = []
+        self._warned = 0
         self._over: list[tuple[str, float]] = []
         self._phase, self._since = "", time.monotonic()
 
@@ -56,6 +58,16 @@ class ProgressActor:
     def progress(self) -> Progress | None:
         """The latest progress."""
         return self._progress
+
+    def warn(self, warning: str) -> None:
+        """Ask for a warning in the job's log, where it will stand once whoever repeats it."""
+        if warning not in self._warnings:
+            self._warnings.append(warning)
+
+    def take_warnings(self) -> list[str]:
+        """The warnings since the last call."""
+        new, self._warned = self._warnings[self._warned :], len(self._warnings)
+        return new
 
     def add_distributions(self, epoch: int, distributions: NDArray[np.float64]) -> None:
         """Ask for the plot of an epoch; see `History.plot`."""
@@ -99,6 +111,8 @@ class ProgressReader:
                 log.warning("the metrics could not be written: %s", reason_of(error))
 
     def _read(self) -> None:
+        for warning in ray.get(self._actor.take_warnings.remote()):
+            log.warning("%s", warning)
         self._history.log_start(*ray.get(self._actor.take_phases.remote()))
         if progress := ray.get(self._actor.progress.remote()):
             self._history.update(*progress)

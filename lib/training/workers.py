@@ -6,6 +6,7 @@ Importing this imports Ray, which takes seconds; jobs do so when their options h
 import math
 import os
 import signal
+import socket
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -85,7 +86,12 @@ def run(
     trainer = DataParallelTrainer(
         work,
         backend_config=TensorflowCluster(),
-        train_loop_config={"plan": plan, "actor": actor, "threads": max(1, round(cpus))},
+        train_loop_config={
+            "plan": plan,
+            "actor": actor,
+            "threads": max(1, round(cpus)),
+            "use_gpu": use_gpu,
+        },
         scaling_config=ScalingConfig(
             # mypy sees the class of Ray Train's first version, without elasticity.
             num_workers=(least_workers, plan.workers) if least_workers else plan.workers,  # type: ignore[arg-type]
@@ -128,13 +134,13 @@ def work(config: dict[str, Any]) -> None:
         # The reason why one worker failed holds for all others.
         if reason := ray.get(actor.reason.remote()):
             raise UserError(reason)
-        _train(config["plan"], actor, config["threads"])
+        _train(config["plan"], actor, config["threads"], config["use_gpu"])
     except UserError as error:
         ray.get(actor.fail.remote(str(error)))
         raise
 
 
-def _train(plan: Plan, actor: Any, threads: int) -> None:
+def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
 
@@ -152,13 +158,20 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
     from lib.training.networks import build_networks
 
     runtime.configure(threads)
+    if use_gpu and not tf.config.list_physical_devices("GPU"):
+        actor.warn.remote(
+            f"a worker on {socket.gethostname()} was given a GPU, and TensorFlow finds none: "
+            "it trains on its CPUs; install NVIDIA's driver and `tensorflow[and-cuda]` there"
+        )
     # Gradients are exchanged by NCCL between GPUs, else by gRPC.
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     # Fewer workers share the same batches, so steps and schedules stay what they are.
-    recipe = replace(plan.recipe, batch_size=plan.recipe.batch_size * plan.workers // workers)
-    assert recipe.size is not None
+    size, batch = plan.recipe.size, plan.recipe.batch_size
+    assert size is not None
+    assert batch is not None
+    recipe = replace(plan.recipe, batch_size=batch * plan.workers // workers)
     teachers = [bundle.here() for bundle in plan.teachers]
-    largest = max([recipe.size, *(bundle.crop.size for bundle in teachers)])
+    largest = max([size, *(bundle.crop.size for bundle in teachers)])
     side = round(largest * 1.2)  # a fifth above the crop, for the zoom
     begin("copying faces")
     memory = memory_for_faces(context.get_local_world_size())
@@ -173,12 +186,12 @@ def _train(plan: Plan, actor: Any, threads: int) -> None:
         strategy,
         lambda: build_networks(
             plan.backbone,
-            None if BACKBONES[plan.backbone].any_size else recipe.size,
+            None if BACKBONES[plan.backbone].any_size else size,
             recipe.dropout,
             plan.weights,
             recipe.tasks,
         ),
-        recipe, recipe.size, splits["train"], splits["val"], rank, workers,
+        recipe, size, splits["train"], splits["val"], rank, workers,
         teachers, begin,
     )  # fmt: skip
     position = Position()
@@ -204,7 +217,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> N
         nonlocal reported
         if actor is not None and time.monotonic() - reported >= REPORT_EVERY_SECONDS:
             reported = time.monotonic()
-            faces = now.step * recipe.batch_size * trainer.workers
+            faces = now.step * trainer.batch
             report_progress(faces / (reported - started))
         if (
             plan.checkpoint_steps

@@ -201,7 +201,7 @@ def test_the_jobs_take_these_options() -> None:
     (group,) = load(RAY_JOBS[1])["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
     assert told.workers == group["maxReplicas"]
-    assert told.use_gpu
+    assert told.use_gpu == "yes"
     assert told.cpus is not None
     assert told.cpus < int(container["resources"]["limits"]["cpu"])
     assert all(place.startswith("s3://my-bucket/") for place in (told.data, told.output))

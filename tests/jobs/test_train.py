@@ -20,7 +20,7 @@ from lib.storage.folder import folder
 from lib.training.checkpoint import read_checkpoint
 from tests.bundles import make_plain_bundle
 from tests.made_faces import make_faces
-from tests.ray_head import PROJECT, Job, RayHead, run_job, wait_until
+from tests.ray_head import PROJECT, Job, RayHead, ray_head, run_job, wait_until
 from tests.ray_head import command as command_of
 from tests.s3_server import S3Server
 
@@ -112,16 +112,27 @@ def test_the_bundle_is_complete(undisturbed: Path) -> None:
 
 
 def test_two_workers_one_of_them_killed_learn_the_same(
-    head: RayHead, faces: Path, undisturbed: Path, tmp_path: Path
+    faces: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """The same global batches: the same losses; the lost worker is replaced by itself."""
+    """The same global batches: the same losses; the lost worker is replaced by itself.
+
+    Each has a logical GPU, which the job finds by itself.
+    """
     output = tmp_path / "run"
-    with Job(head.environment, tmp_path / "log", *options(faces, output, 2)) as job:
-        wait_until(lambda: len(history(output)) >= 2, 150)
+    command = [*options(faces, output, 2), "--precision", "float32"]
+    with (
+        ray_head(cpus=4, options=["--num-gpus=2"]) as head,
+        Job(head.environment, tmp_path / "log", *command) as job,
+    ):
+        wait_until(lambda: head.processes("ray::RayTrainWorker"), 150)
         victim = head.processes("ray::RayTrainWorker")[0]
+        wait_until(lambda: history(output), 150)
         victim.send_signal(signal.SIGKILL)
         assert len(history(output)) < EPOCHS - 1
         stop_after_the_last_epoch(job, output)
+        assert "2 workers on GPUs; 32 faces a step on each, in float32" in job.output
+        assert "was given a GPU, and TensorFlow finds none" in job.output
+        assert "first step: " in job.output
     assert column(output, "step") == column(undisturbed, "step")
     np.testing.assert_allclose(column(output, "loss"), column(undisturbed, "loss"), rtol=0.01)
     np.testing.assert_allclose(column(output, "val_mae"), column(undisturbed, "val_mae"), rtol=0.05)

@@ -78,4 +78,6 @@ def _squeeze_excite(x: "keras.KerasTensor", width: int) -> "keras.KerasTensor":
     return layers.Multiply()([x, gate])
 
 
-COMPACT = BackboneSpec(compact, size=80, pixels=Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3)
+COMPACT = BackboneSpec(
+    compact, size=80, pixels=Pixels(mean=0.5, std=0.25), learning_rate=1.5e-3, gpu_batch=512
+)

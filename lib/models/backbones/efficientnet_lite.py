@@ -72,5 +72,9 @@ def _normalise(x: "keras.KerasTensor", activate: bool = True) -> "keras.KerasTen
 
 
 EFFICIENTNET_LITE0 = BackboneSpec(
-    efficientnet_lite0, size=96, pixels=Pixels(mean=127 / 255, std=128 / 255), learning_rate=1e-3
+    efficientnet_lite0,
+    size=96,
+    pixels=Pixels(mean=127 / 255, std=128 / 255),
+    learning_rate=1e-3,
+    gpu_batch=512,
 )

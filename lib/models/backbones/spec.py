@@ -23,6 +23,8 @@ class BackboneSpec:
         free: layers that are trained even while the backbone is frozen.
         frozen_epochs: see `lib.training.recipe.Recipe`.
         learning_rate: the same.
+        gpu_batch: faces of `size` whose training, all layers and in half precision, takes most of a GPU
+            of 16 GiB.
     """
 
     build: "Callable[[int | None], keras.Model]"
@@ -32,3 +34,4 @@ class BackboneSpec:
     free: tuple[str, ...] = ()
     frozen_epochs: int = 0
     learning_rate: float = 1e-3
+    gpu_batch: int = 256

@@ -114,4 +114,5 @@ VGG_FACE = BackboneSpec(
     free=("fc6", "fc7"),  # as in the original recipe: all convolutions stay frozen
     frozen_epochs=-1,
     learning_rate=1e-4,
+    gpu_batch=96,
 )

@@ -17,6 +17,7 @@ from lib.network_input import CropSpec, Pixels
 from lib.tasks import TASKS
 from lib.tasks.age import age_weights
 from lib.tasks.gender import FEMALE, GENDERS
+from lib.training import loop
 from lib.training.augment import augment, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
@@ -167,6 +168,19 @@ def test_validation_measures_the_average_and_leaves_the_weights(faces: dict[str,
     assert any((a != b).any() for a, b in zip(before, after[AVERAGED], strict=True))
     assert metrics["val_faces"] == 17
     assert trainer.workers_apart() == 0
+
+
+def test_validation_has_one_graph_whatever_remains(
+    faces: dict[str, Faces], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(faces)
+    whole = trainer.predict(faces["val"], 32)
+    monkeypatch.setattr(loop, "PREDICTED_AT_A_TIME", 8)
+    parts = make_trainer(faces)
+    parts.restore(trainer.arrays())
+    for task, probabilities in parts.predict(faces["val"], 32).items():
+        np.testing.assert_allclose(probabilities, whole[task], atol=1e-6)
+    assert parts._forward.experimental_get_tracing_count() == 1
 
 
 def test_a_frozen_backbone_stays_as_it_is(faces: dict[str, Faces]) -> None:

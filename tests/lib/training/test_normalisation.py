@@ -53,6 +53,18 @@ def test_groups_are_as_batches_of_their_own(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(together, np.mean(apart, axis=0), rtol=1e-5)
 
 
+def test_many_groups_by_one_operation_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalisation, "GROUP", 3)
+    apart, together = in_groups(network()), in_groups(network())
+    expected = outcome(apart, CROPS)
+    monkeypatch.setattr(normalisation, "MOST_PARTS", 1)
+    monkeypatch.setattr(normalisation, "_by_parts", None)
+    for mine, theirs in zip(outcome(together, CROPS), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3)
+    for mine, theirs in zip(statistics(together), statistics(apart), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+
+
 @pytest.mark.parametrize("faces", [1, 20, GROUP, 48, 2 * GROUP, 97, 500])
 def test_groups_are_even(faces: int) -> None:
     sizes = group_sizes(faces)

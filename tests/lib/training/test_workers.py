@@ -52,7 +52,7 @@ def test_workers_that_fit_no_machine_are_refused(
 def test_gpus_are_on_machines_too() -> None:
     there = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
     assert cpus_of_each(2, None, True, Cluster(72, 2), there) == 3.95
-    with pytest.raises(UserError, match="3 workers need a GPU each, and the cluster has 2"):
+    with pytest.raises(UserError, match=r"3 workers of 1 CPUs do not fit"):
         cpus_of_each(3, None, True, Cluster(72, 2), there)
 
 
