@@ -44,9 +44,13 @@ def cpus_of_each(
     possible = [cpus for cpus in shares if cpus > 0 and fitting(cpus) >= workers]
     cpus = wanted or max(possible, default=1.0)
     if fitting(cpus) < workers:
-        free = ", ".join(f"{room:g}" for room in rooms if room > 0) or "none"
+        usable = [room for room, places in zip(rooms, most, strict=True) if room > 0 and places]
+        free = ", ".join(f"{room:g}" for room in usable) or "none"
+        each, where, remedy = "", "machines", ""
+        if use_gpu:
+            each, where, remedy = " and a GPU", "machines with GPUs", ", or say --use-gpu no"
         raise UserError(
-            f"{workers} workers of {cpus:g} CPUs do not fit: the machines have {free} CPUs free; lower "
-            "--workers or --cpus"
+            f"{workers} workers of {cpus:g} CPUs{each} do not fit: the {where} have {free} CPUs free; "
+            f"lower --workers or --cpus{remedy}"
         )
     return cpus

@@ -52,7 +52,7 @@ def test_workers_that_fit_no_machine_are_refused(
 def test_gpus_are_on_machines_too() -> None:
     there = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}]
     assert cpus_of_each(2, None, True, Cluster(72, 2), there) == 3.95
-    with pytest.raises(UserError, match=r"3 workers of 1 CPUs do not fit"):
+    with pytest.raises(UserError, match=r"3 workers of 1 CPUs and a GPU do not fit"):
         cpus_of_each(3, None, True, Cluster(72, 2), there)
 
 
