@@ -221,11 +221,11 @@ def vgg_training(folder: Path, seconds: float) -> None:
 def trained(folder: Path, backbone: str, size: int, seconds: float) -> None:
     """Print what a run of jobs.train showed."""
     with runs.watched() as busy, tempfile.TemporaryDirectory(dir=folder) as output:
-        run = runs.train(folder / "faces", Path(output), backbone, size, seconds - 2, ["--use-gpu"])
+        run = runs.train(folder / "faces", Path(output), backbone, size, seconds - 2)
     share = busy.share(*run.steady)
     say(
-        f"jobs.train {backbone} at {size}: first steps after {run.first_seconds:.1f} s, "
-        f"then {max(run.rates):,.0f} faces/s; GPU busy {share:.0%}"
+        f"jobs.train {backbone} at {size}: first step after {run.first_seconds:.1f} s, "
+        f"then {run.best_rate:,.0f} faces/s; GPU busy {share:.0%}"
     )
 
 

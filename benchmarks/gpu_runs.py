@@ -22,6 +22,8 @@ from lib.output.counts import LabelCounts
 from lib.storage.folder import folder as folder_of
 
 LOOK_EVERY_SECONDS = 0.2
+FIRST_STEP = "first step: "
+"""Logged when it is over."""
 STEP = re.compile(r"step (\d+) of \d+ · (\d+) images/s")
 TFLOP = 1e12
 
@@ -120,6 +122,17 @@ class Run:
         return (all_rows - rows) / (last - first)
 
     @property
+    def best_rate(self) -> float:
+        """Of those that the job itself gave.
+
+        Raises:
+            UserError: it gave none.
+        """
+        if not self.rates:
+            raise UserError("no figure: the job had no time to give a rate")
+        return max(self.rates)
+
+    @property
     def _done(self) -> list[tuple[float, int]]:
         done = [sample for n, sample in enumerate(self.samples) if sample[1] and self._is_new(n)]
         if not done:
@@ -153,13 +166,11 @@ def score(
     return Run(began, samples, [])
 
 
-def train(
-    faces: Path, output: Path, backbone: str, size: int, seconds: float, more: Sequence[str]
-) -> Run:
+def train(faces: Path, output: Path, backbone: str, size: int, seconds: float) -> Run:
     """Run jobs.train, for some seconds at most, and read its steps and rates."""
     command = [
         *(sys.executable, "-m", "jobs.train", "--data", str(faces), "--output", str(output)),
-        *("--backbone", backbone, "--size", str(size), *more),
+        *("--backbone", backbone, "--size", str(size)),
     ]
     began = time.monotonic()
     samples, rates = [], []
@@ -169,7 +180,9 @@ def train(
         assert process.stdout is not None
         Thread(target=_stop_after, args=(process, seconds), daemon=True).start()
         for line in process.stdout:
-            if (found := STEP.search(line)) and int(found[1]):
+            if FIRST_STEP in line:
+                samples.append((time.monotonic(), 1))
+            elif (found := STEP.search(line)) and int(found[1]) > 1:
                 samples.append((time.monotonic(), int(found[1])))
                 rates.append(float(found[2]))
     return Run(began, samples, rates)

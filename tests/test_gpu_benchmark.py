@@ -128,3 +128,6 @@ def test_steps_of_a_training_are_read() -> None:
     found = STEP.search(step_line(1, 3, 40, 90, 512.3, []))
     assert found
     assert found.groups() == ("40", "512")
+    assert Run(0.0, [], [3.0, 5.0]).best_rate == 5
+    with pytest.raises(UserError, match="no time to give a rate"):
+        _ = Run(0.0, [], []).best_rate

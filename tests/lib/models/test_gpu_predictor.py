@@ -1,6 +1,7 @@
 """What a predictor on a GPU chooses; the networks compute on the CPU here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -121,7 +122,8 @@ def test_the_first_precision_that_is_close(
     float16: float, bfloat16: float, chosen: str, bundle: Bundle
 ) -> None:
     off: dict[Precision, float] = {"float16": float16, "bfloat16": bfloat16, "float32": 0.0}
-    found = choose(bundle, TASKS, loads(off))
+    without_graph = replace(bundle, card=replace(bundle.card, inference=None))
+    found = choose(without_graph, TASKS, loads(off))
     assert found.precision == chosen
     assert found.gap <= CLOSE_YEARS
     assert found.gap == pytest.approx(off[found.precision], abs=1e-5)
@@ -157,3 +159,17 @@ def test_old_cards_and_the_user_decide(bundle: Bundle) -> None:
     asked = GpuPredictor(bundle, TASKS, "bfloat16", H100, 1.0, said.append)
     assert asked._precision == "bfloat16"
     assert said[1] == "the models compute on a card in bfloat16 (as asked)"
+
+
+def test_the_answers_of_the_card_are_what_float32_says(bundle: Bundle) -> None:
+    """Where the card has them, float32 is not loaded to compare with it."""
+    assert bundle.card.inference is not None
+    loaded: list[Precision] = []
+
+    def load(precision: Precision) -> TensorflowPredictor:
+        loaded.append(precision)
+        return TensorflowPredictor(bundle, TASKS)  # exact, whatever it is asked for
+
+    found = choose(bundle, TASKS, load)
+    assert loaded == ["float16"]
+    assert found.gap < 1e-3
