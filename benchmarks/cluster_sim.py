@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -87,10 +88,11 @@ class Sleep:
     def setup(self, watch: Stopwatch) -> None:
         """Prepare nothing."""
         self._watch = watch
+        self._lock = Lock()  # of the device, which threads share
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Sleep for the images of the batch."""
-        with self._watch(self.name):
+        with self._lock, self._watch(self.name):
             time.sleep(self.ms / 1000 * len(batch))
         if self.side:
             crops = np.zeros((len(batch), self.side, self.side, 3), np.uint8)
@@ -172,7 +174,7 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
         # One worker does what all the CPUs of a GPU do, and as far ahead.
         sleeping = Sleeping(options.gpu_ms / AHEAD, options.gpu_ms, read_bundle(MODEL).crop.size)
         with cluster(gpus, output), engine.cluster():
-            seconds = engine.WorkSeconds("simulated")
+            state = engine.RunState("simulated")
             started = time.time()
             source = Rows((str(manifest),), None, images, ("id", "uri"))
             writer = RowWriter(folder_of(output) / "labels", "simulated")
@@ -180,13 +182,13 @@ def simulate(options: Options, gpus: int, images: int) -> Result:
                 pipeline.places_of(source.blocks()),
                 sleeping,  # type: ignore[arg-type]
                 pools,
-                seconds,
+                state,
                 source,
                 writer,
             )
             for _ in rows.iter_batches(batch_size=None):
                 pass
-            busy = seconds.total()[MODELS]
+            busy = state.total()[MODELS]
         parts = sorted(
             (file.stat().st_mtime, pq.read_metadata(file).num_rows)
             for file in (output / "labels").glob("*.parquet")

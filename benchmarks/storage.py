@@ -38,7 +38,7 @@ from lib.images import Limits
 from lib.models.bundle import read_bundle
 from lib.output.commits import committed, recover, write_remaining
 from lib.output.counts import LabelCounts, rows_missing_and_repeated
-from lib.scoring.labelling import BYTES_OF_IMAGE
+from lib.scoring.labelling import BATCH_BYTES
 from lib.scoring.placement import FACES, Pool
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Rows, block_rows
@@ -134,7 +134,7 @@ def cost(images: int, model: Path, server: S3Server, work: Path) -> None:
         rows = rows.drop_columns(["extra"])
         chain(rows.slice(0, BATCH))  # the first batch traces the graphs and makes the client
         started, served = time.process_time(), sum(rclone.cpu_times()[:2])
-        done = sum(map(len, chain.stream(rows, BATCH, BATCH * BYTES_OF_IMAGE)))
+        done = sum(map(len, chain.stream(rows, BATCH, BATCH_BYTES)))
         assert done == images
         spent = (time.process_time() - started) / images * 1000
         served = (sum(rclone.cpu_times()[:2]) - served) / images * 1000

@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from lib.common import options
 
+DEATHS = 2
 REMEDY = "give the same command again"
 
 
@@ -36,6 +38,20 @@ def on_a_cluster(how: str) -> int:
         def __call__(self, batch: Any) -> Any:
             return batch
 
+    class Dying:
+        """Ends twice, then takes long."""
+
+        def __init__(self, note: str) -> None:
+            self._note = Path(note)
+
+        def __call__(self, batch: Any) -> Any:
+            deaths = len(self._note.read_text()) if self._note.exists() else 0
+            if deaths < DEATHS:
+                self._note.write_text("." * (deaths + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(40)
+            return batch
+
     with engine.failures_in_one_line(REMEDY), engine.cluster() as resources:
         match how:
             case "connect":
@@ -50,6 +66,11 @@ def on_a_cluster(how: str) -> int:
                 assert rows.count() == 8
             case "group":
                 ray.get(placement_group([{"CPU": 0.5}, {"CPU": 0.5}]).ready())
+            case "deaths":
+                rows = ray.data.range(1).map_batches(
+                    Dying, compute=engine.pool(1, 1), num_cpus=0, fn_constructor_args=(sys.argv[2],)
+                )
+                assert rows.count() == 1
             case "tasks":
                 assert sum(engine.tasks(lambda item: item, [1, 2], "no number")) == 3
             case "abort":

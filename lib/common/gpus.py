@@ -7,7 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-MISMATCH = 803  # cudaErrorSystemDriverMismatch
+DEVICES = Path("/dev")
+NO_DEVICE, MISMATCH = 100, 803
+"""Errors of CUDA's driver: none is visible; its library and its kernel module are of two versions."""
+HIDDEN = "CUDA_VISIBLE_DEVICES hides it"
 LIBRARIES = ("nvidia.cudnn", "cudnn")
 """Where TensorFlow finds cuDNN, and with it all else: a package of Python, or a library of the system."""
 SMALL_GPU = 16 << 30
@@ -30,7 +33,7 @@ class Gpu(NamedTuple):
 
 def usable_gpus() -> tuple[int, str | None]:
     """How many GPUs TensorFlow can use here; if none although there is one, why, in a few words."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not any(DEVICES.glob("nvidia[0-9]*")):
         return 0, None
     count, problem = _count()
     if count and not _has_libraries():
@@ -68,12 +71,15 @@ def _count() -> tuple[int, str | None]:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0, "the library of its driver, libcuda.so.1, is missing"
-    if code := driver.cuInit(0):
+    code = driver.cuInit(0)
+    if code == NO_DEVICE and os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
+        return 0, HIDDEN
+    if code:
         reason = "its library is of another version" if code == MISMATCH else f"CUDA error {code}"
         return 0, f"its driver does not start ({reason}); does nvidia-smi work?"
     count = ctypes.c_int(0)
     driver.cuDeviceGetCount(ctypes.byref(count))
-    return count.value, None if count.value else "CUDA_VISIBLE_DEVICES hides it"
+    return count.value, None if count.value else HIDDEN
 
 
 def _has_libraries() -> bool:

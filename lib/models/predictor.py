@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.common.gpus import usable_gpus
 from lib.models.bundle import Bundle, PrecisionChoice
 
 
@@ -66,5 +67,8 @@ def load_predictor(
         gpu = first_gpu()
         if gpu is not None:
             return GpuPredictor(bundle, tasks, precision, gpu, share, say)
-        say("TensorFlow sees no GPU in a worker that has one: the models compute on its CPUs")
+        _, problem = usable_gpus()
+        say(
+            f"no GPU in a worker on one ({problem or 'none is there'}): the models compute on its CPUs"
+        )
     return TensorflowPredictor(bundle, tasks, "float32" if precision == "auto" else precision)

@@ -19,6 +19,10 @@ EVERY_SECONDS = 30.0
 """Time between two lines about what is waited for."""
 MOST = 1000
 """Things of a kind that are looked at."""
+SHORT_OF_MEMORY = (
+    "Ray has killed them for lack of memory; give the machines more, or each of them fewer workers "
+    "(--faces.cpus)"
+)
 LOCAL = "local"
 """The address of a cluster that the job starts for itself."""
 
@@ -83,7 +87,9 @@ def _no_answer(address: str) -> str | None:
 
 @contextmanager
 def waits_said(address: str) -> Iterator[None]:
-    """Say every 30 seconds what the job waits for, while it connects and as long as it runs.
+    """Say every 30 seconds what the job waits for, and how many of its workers have ended.
+
+    While it connects, and as long as it runs.
 
     Args:
         address: of the cluster; of one that the job has for itself nothing is said.
@@ -103,6 +109,7 @@ def waits_said(address: str) -> Iterator[None]:
 
 def _say_waits(address: str, over: Event) -> None:
     before: dict[str, str] = {}
+    ended = ended_before = 0
     said = time.monotonic()
     while not over.wait(EVERY_SECONDS / 2):
         line = f"waiting for the cluster at {address} to let the job in"
@@ -112,12 +119,16 @@ def _say_waits(address: str, over: Event) -> None:
                 # What is missing at one look only is just being started.
                 still = Counter(what for one, what in now.items() if one in before)
                 line = waiting_line(still, ray.cluster_resources(), ray.available_resources())
+                ended = _ended()
+                if ended > ended_before:
+                    line = ending_line(ended - ended_before, _killed_for_memory()) or line
             except Exception:  # of many kinds; the job itself meets what is wrong with the cluster
                 log.debug("the cluster does not say what waits", exc_info=True)
                 continue
             before = now
         if line and time.monotonic() - said >= EVERY_SECONDS:
             said = time.monotonic()
+            ended_before = ended
             log.warning("%s", line)
 
 
@@ -135,6 +146,37 @@ def waiting_line(
         return ""
     asked = ", ".join(f"{count} x {what}" for what, count in missing.items())
     return f"waiting for room: {asked}; the cluster has {_words(there)}, free {_words(free)}"
+
+
+def ending_line(ended: int, short_of_memory: bool) -> str:
+    """That workers have ended, in one line."""
+    line = f"{ended} worker processes have ended and are started again"
+    return f"{line}: {SHORT_OF_MEMORY}" if short_of_memory else line
+
+
+def _ended() -> int:
+    """Workers of this job that have ended and were started again."""
+    from ray.util import state
+
+    job = ray.get_runtime_context().get_job_id()
+    actors = state.list_actors(filters=[("job_id", "=", job)], detail=True, limit=MOST, timeout=5)
+    return sum(actor.num_restarts or 0 for actor in actors)
+
+
+def _killed_for_memory() -> bool:
+    """Whether Ray has killed the worker that has ended last, of any job, for lack of memory."""
+    from ray.util import state
+
+    workers = state.list_workers(
+        filters=[("is_alive", "=", False)], detail=True, limit=MOST, timeout=5
+    )
+    last = max(workers, key=lambda worker: worker.end_time_ms or 0, default=None)
+    return last is not None and is_for_memory(last.exit_detail or "")
+
+
+def is_for_memory(text: str) -> bool:
+    """Whether Ray says that it has killed something for lack of memory."""
+    return "killing policy" in text or "out of memory" in text.lower()
 
 
 def _missing() -> dict[str, str]:

@@ -20,11 +20,22 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lib.common import last_words
 from lib.common.errors import UserError
 from lib.common.native_output import native_errors_hidden
-from lib.scoring.connection import LOCAL, check_address, cluster_address, waits_said
+from lib.scoring.connection import (
+    LOCAL,
+    SHORT_OF_MEMORY,
+    check_address,
+    cluster_address,
+    is_for_memory,
+    waits_said,
+)
+from lib.scoring.rows import Block
 from lib.scoring.telemetry import STAGE_SECONDS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_logs = "/tmp/ray/session_latest/logs"
+"""Of the cluster that the job was connected to last."""
 
 
 @contextlib.contextmanager
@@ -37,6 +48,7 @@ def cluster() -> Iterator[dict[str, float]]:
     Raises:
         UserError: no cluster answers at the address of the environment.
     """
+    global _logs
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
     # A worker without a GPU would see all of them, and take memory of each.
@@ -55,7 +67,8 @@ def cluster() -> Iterator[dict[str, float]]:
             with waits_said(address):
                 check_address(address)
                 session: Any = ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-                last_words.logs_are_in(f"{session.address_info['session_dir']}/logs")
+                _logs = f"{session.address_info['session_dir']}/logs"
+                last_words.logs_are_in(_logs)
                 # Ray has just taken SIGTERM for itself; every signal stops a job in the same way.
                 signal.signal(signal.SIGTERM, signal.default_int_handler)
                 logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -133,12 +146,12 @@ def failures_in_one_line(remedy: str) -> Iterator[None]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         last = lines[-1] if lines else type(error).__name__
+        if is_for_memory(str(error)):
+            last = f"its workers have ended: {SHORT_OF_MEMORY}"
         ours = f"{UserError.__module__}.{UserError.__name__}: "
         if last.startswith(ours):  # of a worker
             raise UserError(f"the run stopped: {last.removeprefix(ours)}; then {remedy}") from error
-        raise UserError(
-            f"the run stopped: {last}; {remedy}; /tmp/ray/session_latest/logs has the details"
-        ) from error
+        raise UserError(f"the run stopped: {last}; {remedy}; {_logs} has the details") from error
 
 
 def beside_the_job() -> dict[str, Any]:
@@ -148,10 +161,11 @@ def beside_the_job() -> dict[str, Any]:
 
 
 @ray.remote(num_cpus=0)
-class _WorkSeconds:
+class _RunState:
     def __init__(self, run: str) -> None:
         self._seconds: Counter[str] = Counter()
         self._lines: dict[str, bool] = {}
+        self._begun: Counter[Block] = Counter()
         self._metric = ray.util.metrics.Counter(
             STAGE_SECONDS, "Seconds of work of all workers, by kind", tag_keys=("run", "stage")
         )
@@ -174,19 +188,29 @@ class _WorkSeconds:
         self._lines.update(dict.fromkeys(lines, True))
         return lines
 
+    def begun(self, block: Block) -> int:
+        before = self._begun[block]
+        self._begun[block] += 1
+        return before
 
-class WorkSeconds:
-    """Seconds by kind of work, summed over all workers of a cluster; a metric, too; and what they say.
+    def done(self, block: Block) -> None:
+        del self._begun[block]
+
+
+class RunState:
+    """What the workers of a run have in common: it travels to them, and what they tell it comes together.
+
+    Seconds by kind of work (a metric, too), lines for the log, and which blocks they have begun.
 
     Args:
         run: id of the run.
     """
 
     def __init__(self, run: str) -> None:
-        actor: Any = _WorkSeconds
+        actor: Any = _RunState
         self._actor = actor.options(**beside_the_job()).remote(run)
 
-    def __call__(self, seconds: dict[str, float]) -> None:
+    def add(self, seconds: dict[str, float]) -> None:
         """Add what one worker took for one batch; does not wait."""
         self._actor.add.remote(seconds)
 
@@ -201,3 +225,11 @@ class WorkSeconds:
     def new_lines(self) -> list[str]:
         """Lines that were not taken before, each once, however many workers said it."""
         return ray.get(self._actor.new_lines.remote())
+
+    def begun(self, block: Block) -> int:
+        """A worker begins a block; gives how often one has, and has not come to its end."""
+        return ray.get(self._actor.begun.remote(block))
+
+    def done(self, block: Block) -> None:
+        """It has come to its end."""
+        self._actor.done.remote(block)

@@ -4,6 +4,8 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -12,18 +14,18 @@ from lib.images import Limits
 from lib.models.bundle import Bundle, PrecisionChoice
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, place
 from lib.scoring.row_writer import RowWriter
-from lib.scoring.rows import Block, Rows
+from lib.scoring.rows import MOST_DEATHS, Block, Rows, fatal_image, with_fault
 from lib.scoring.schema import KEYS
 from lib.scoring.stages.detect import Detect, DetectInBatches
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
-from lib.scoring.stages.stage import BATCH, Chain, Say, Stage
+from lib.scoring.stages.stage import BATCH, Chain, Stage
 
 log = logging.getLogger("workers")
 
-BYTES_OF_IMAGE = 2 << 20
-"""Encoded bytes of an image on average, at most, in a batch, where they are known before it is read."""
+BATCH_BYTES, GPU_BATCH_BYTES = 64 << 20, 256 << 20
+"""Encoded images of a batch, where their sizes are known before they are read."""
 GPU_BATCH, GPU_BATCH_OF_CROPS = 64, 512
 """Images that pass the stages together on a GPU: photographs, of which a decoded one takes megabytes, and
 face crops."""
@@ -90,7 +92,9 @@ class Labelling:
         on_gpu = pool.gpus > 0
         if FACES in pool.stages:
             source = self.source
-            chain.append(source.for_one_of(pool.actors) if isinstance(source, Fetch) else source)
+            if isinstance(source, Fetch):
+                source = source.for_one_of(pool.actors, pool.threads)
+            chain.append(source)
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
@@ -101,42 +105,111 @@ class Labelling:
         return chain
 
 
+class State(Protocol):
+    """What the workers of a run have in common."""
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Seconds that each kind of work took since the last call."""
+
+    def say(self, line: str) -> None:
+        """A line for the log."""
+
+    def begun(self, block: Block) -> int:
+        """A worker begins a block; gives how often one has, and has not come to its end."""
+
+    def done(self, block: Block) -> None:
+        """It has come to its end."""
+
+
+class OneProcess(State):
+    """That of a run whose only worker ends with it.
+
+    Args:
+        report: called with the seconds.
+    """
+
+    def __init__(self, report: Callable[[dict[str, float]], None] = lambda seconds: None) -> None:
+        self._report = report
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """See `State`."""
+        self._report(seconds)
+
+    def say(self, line: str) -> None:
+        """See `State`."""
+        log.info("%s", line)
+
+    def begun(self, block: Block) -> int:
+        """It has not ended at any."""
+        return 0
+
+    def done(self, block: Block) -> None:
+        """Nobody asks."""
+
+
 class Worker:
     """The stages of a pool in one process.
 
     Args:
         stages: in order.
-        report: called now and then with the seconds that each kind of work took.
+        state: of the run.
         rows: reads the rows of a block, which then are descriptions of blocks; None: it gets the rows.
         writer: for the label rows of each block; None: they are passed on.
         batch: images that pass the stages together.
-        say: called with lines for the log of the run.
     """
 
     def __init__(
         self,
         stages: Sequence[Stage],
-        report: Callable[[dict[str, float]], None],
+        state: State | None = None,
         rows: Rows | None = None,
         writer: RowWriter | None = None,
         batch: int = BATCH,
-        say: Say = log.info,
     ) -> None:
-        self._chain = Chain(stages, report, say)
+        self._state = OneProcess() if state is None else state
+        self._chain = Chain(stages, self._state.add, self._state.say)
+        self._alone = Lock()
         self._batch = batch
+        self._bytes = BATCH_BYTES if batch <= BATCH else GPU_BATCH_BYTES
         self._rows = rows
         self._writer = writer
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Send a block through the stages, batch by batch; threads may send others beside it."""
-        if self._rows is not None:
+        if self._rows is None:
+            rows = self._label(block)
+        else:
             (where,) = block.to_pylist()
-            block = self._rows.read(Block(**where))
-        rows = self._chain.stream(block, self._batch, self._batch * BYTES_OF_IMAGE)
+            rows = self._label_block(self._rows, Block(**where))
         if self._writer is None:
             yield from rows
         else:
             yield self._writer(rows)
+
+    def _label_block(self, rows: Rows, block: Block) -> Iterator[pa.Table]:
+        """Label the rows of a block; where workers have ended at it, image by image.
+
+        An image at which workers end even then gets a row that says so.
+        """
+        table = rows.read(block)
+        if self._state.begun(block) < MOST_DEATHS:
+            yield from self._label(table)
+        else:
+            for row, single in enumerate(block.singles()):
+                yield from self._label_alone(table.slice(row, 1), single)
+        self._state.done(block)
+
+    def _label_alone(self, image: pa.Table, block: Block) -> list[pa.Table]:
+        # One at a time: of two that are begun, nobody could tell at which one the worker has ended.
+        with self._alone:
+            if (deaths := self._state.begun(block)) >= MOST_DEATHS:
+                image = with_fault(image, fatal_image(deaths))
+            labelled = list(self._label(image))
+            self._state.done(block)
+        return labelled
+
+    def _label(self, rows: pa.Table) -> Iterator[pa.Table]:
+        return self._chain.stream(rows, self._batch, self._bytes)
 
     def finish(self) -> None:
         """Report the seconds that have not been reported."""

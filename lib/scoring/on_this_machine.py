@@ -23,19 +23,16 @@ import pyarrow as pa
 
 from lib.common.errors import UserError
 from lib.common.gpus import usable_gpus, visible_devices
-from lib.scoring.labelling import IN_FLIGHT, Labelling, Worker
+from lib.scoring.labelling import IN_FLIGHT, Labelling, OneProcess, Worker
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, fitting
 from lib.scoring.row_writer import RowWriter
-from lib.scoring.rows import Block, Rows
+from lib.scoring.rows import MOST_DEATHS, Block, Rows, fatal_image
 from lib.scoring.stages.stage import BATCH, Stage
 
 log = logging.getLogger("workers")
 
 FEW_IMAGES = 256
 """So many are labelled in the time that further processes take to start."""
-MOST_DEATHS = 2
-"""Workers that may end at one image alone: with others beside it memory may have been short."""
-
 NO_DEVICE = "-1"
 """As the value of `CUDA_VISIBLE_DEVICES`: a process without a GPU."""
 
@@ -72,7 +69,7 @@ def label_here(
     pool = _pool(labelling, rows.count, len(blocks), gpus)
     stages = labelling.stages(pool, last=True)
     if pool.actors == 1 and not gpus:
-        worker = Worker(stages, report, rows, writer)
+        worker = Worker(stages, OneProcess(report), rows, writer)
         for block in blocks:
             yield from worker(block.as_table())
         worker.finish()
@@ -236,9 +233,7 @@ def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block
         return block.singles()
     if deaths < MOST_DEATHS:
         return [block]
-    return [
-        block._replace(fault=f"decode_error: it ended the process that read it, {deaths} times")
-    ]
+    return [block._replace(fault=fatal_image(deaths))]
 
 
 def _label_blocks(work: _Work, device: str, connections: Sequence[Connection]) -> None:
@@ -248,7 +243,7 @@ def _label_blocks(work: _Work, device: str, connections: Sequence[Connection]) -
     os.environ["CUDA_VISIBLE_DEVICES"] = device
     kept = _Kept()
     try:
-        worker = Worker(work.stages, kept.add, work.rows, work.writer, work.batch, kept.say)
+        worker = Worker(work.stages, kept, work.rows, work.writer, work.batch)
     except Exception as error:
         for connection in connections:
             connection.send(_Result([], {}, [], _in_one_line(error)))
@@ -277,10 +272,11 @@ def _serve(worker: Worker, kept: "_Kept", connection: Connection) -> None:
         connection.send(_Result([], {}, [], _in_one_line(error)))
 
 
-class _Kept:
+class _Kept(OneProcess):
     """Seconds and lines that go back with the next result; threads share it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._lines: list[str] = []

@@ -18,7 +18,6 @@ from lib.scoring.labelling import IN_FLIGHT, Labelling, Worker
 from lib.scoring.placement import Cluster, Placement, Pool
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Block, Rows
-from lib.scoring.stages.stage import Say
 
 log = logging.getLogger("pools")
 
@@ -66,9 +65,9 @@ def labelled(
         pools = labelling.pools(wanted, cluster, len(blocks))
         for pool in pools:
             log.info("%s", pool)
-        seconds = engine.WorkSeconds(run)
-        labels = label(places_of(blocks), labelling, pools, seconds, rows, writer, seconds.say)
-        yield Labelled(labels, seconds.total, seconds.new_lines)
+        state = engine.RunState(run)
+        labels = label(places_of(blocks), labelling, pools, state, rows, writer)
+        yield Labelled(labels, state.total, state.new_lines)
 
 
 def write(
@@ -97,10 +96,9 @@ def label(
     rows: ray.data.Dataset,
     labelling: Labelling,
     pools: Sequence[Pool],
-    report: Callable[[dict[str, float]], None] = lambda seconds: None,
+    state: engine.RunState | None = None,
     source: Rows | None = None,
     writer: RowWriter | None = None,
-    say: Say = log.info,
 ) -> ray.data.Dataset:
     """Send rows through all pools; streaming, hence nothing is computed yet.
 
@@ -108,10 +106,9 @@ def label(
         rows: what the source of `labelling` takes, or where the blocks of these rows are.
         labelling: what is to be done.
         pools: where, in the order in which an image passes them.
-        report: called now and then with the seconds that each kind of work took.
+        state: of the run; None: nobody asks for it.
         source: reads the rows of each block; None: they are there.
         writer: for the label rows; None: they are passed on.
-        say: called with lines for the log of the run.
 
     Returns:
         The rows of `lib.scoring.schema`, in any order; with a writer, how many of each block it wrote.
@@ -123,11 +120,10 @@ def label(
             Worker,
             fn_constructor_args=(
                 labelling.stages(pool, last),
-                report,
+                state,
                 source if first else None,
                 writer if last else None,
                 labelling.batch(pool),
-                say,
             ),
             batch_size=None,
             batch_format="pyarrow",

@@ -314,9 +314,11 @@ def _all_on_gpus(
     cores_of_worker: int,
 ) -> Pool:
     """As few workers for each GPU as use its share of the machine's cores, and fit its memory."""
-    by_gpu = min(cluster.cpus_by_gpu or math.inf, cluster.most_cpus / cluster.most_gpus)
+    by_gpu = cluster.most_cpus / cluster.most_gpus
+    if cluster.cpus_by_gpu is not None:
+        by_gpu = min(by_gpu, cluster.cpus_by_gpu)
     decoding = min(by_gpu, fitting(cluster, detector_gib) / cluster.most_gpus)
-    workers = min(_fitting_a_gpu(weights), math.ceil(decoding / cores_of_worker))
+    workers = max(1, min(_fitting_a_gpu(weights), math.ceil(decoding / cores_of_worker)))
     return Pool(
         FACES,
         (FACES, *tasks),

@@ -15,6 +15,9 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512
 """A block is what is committed at a time, about 48 of them for small archives. Small ones lose less
 when a run is killed and leave no worker idle at the end; large ones make fewer files."""
 READS_AT_A_TIME = 8
+MOST_DEATHS = 2
+"""Workers that may end at a block, and then at one image alone: with others beside it memory may have
+been short."""
 
 
 def block_rows(images: int) -> int:
@@ -46,6 +49,16 @@ class Block(NamedTuple):
     def as_table(self) -> pa.Table:
         """It as a table of one row, as a worker takes it."""
         return pa.Table.from_pylist([self._asdict()])
+
+
+def with_fault(rows: pa.Table, fault: str) -> pa.Table:
+    """The rows with what they are to say in place of labels: `STATUS: REASON`."""
+    return with_column(rows, "fault", pa.array([fault] * len(rows)))
+
+
+def fatal_image(deaths: int) -> str:
+    """The fault of an image at which so many workers have ended."""
+    return f"decode_error: it ended the process that read it, {deaths} times"
 
 
 @dataclass(frozen=True)
@@ -84,9 +97,7 @@ class Rows:
         columns = None if self.columns is None else list(self.columns)
         with self._open(block.file) as opened:
             table = opened.read_row_group(block.group, columns).slice(block.start, block.rows)
-        if block.fault is None:
-            return table
-        return with_column(table, "fault", pa.array([block.fault] * len(table)))
+        return table if block.fault is None else with_fault(table, block.fault)
 
     def _groups(self, file: str) -> list[int]:
         with self._open(file) as opened:

@@ -70,28 +70,31 @@ class Fetch:
         column: of tables, if chosen by the user.
         storage: how files are reached.
         timeout: seconds for one attempt to read something.
+        reads: how many are read side by side.
     """
 
     max_bytes: int
     column: str | None = None
     storage: StorageOptions = field(default_factory=StorageOptions)
     timeout: float = TIMEOUT_SECONDS
+    reads: int = READS_AT_A_TIME
 
     needs: ClassVar = ("uri",)
     drops: ClassVar = tuple(name for name in PLACE if name != "uri")
     gives: ClassVar = tuple(FETCHED.names)
 
-    def for_one_of(self, workers: int) -> "Fetch":
+    def for_one_of(self, workers: int, threads: int) -> "Fetch":
         """The same for one of several workers, with its share of the connections to a host."""
         share = max(1, self.storage.http.per_host // workers)
         http = replace(self.storage.http, per_host=share)
-        return replace(self, storage=replace(self.storage, http=http))
+        storage = replace(self.storage, http=http)
+        return replace(self, storage=storage, reads=READS_AT_A_TIME * threads)
 
     def setup(self, watch: Stopwatch) -> None:
         """Make ready to read several images at once."""
         self._watch = watch
         self._begun = False
-        self._threads = ThreadPoolExecutor(READS_AT_A_TIME, "fetch")
+        self._threads = ThreadPoolExecutor(self.reads, "fetch")
         self._tables: deque[_OpenTable] = deque()  # that no call reads at the moment
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lib.scoring.connection import SHORT_OF_MEMORY, ending_line, is_for_memory
+from tests.ending_job import DEATHS
 from tests.ray_head import Job, RayHead, ray_head, run_job, wait_until
 
 JOB = "tests.ending_job"
@@ -76,8 +78,11 @@ def refused(environment: dict[str, str], tmp_path: Path, reason: str) -> None:
     assert output.count("\n") == 1
 
 
-def test_a_full_cluster_is_said(full: RayHead, tmp_path: Path) -> None:
-    """Workers of Ray Data, of Ray Train and tasks wait for the only CPU, then do their work."""
+def test_waits_and_deaths_are_said(full: RayHead, head: RayHead, tmp_path: Path) -> None:
+    """Workers of Ray Data, of Ray Train and tasks wait for the only CPU, then do their work.
+
+    On another cluster, workers end and are started again.
+    """
     waits = {
         "actors": "waiting for room: 1 x worker of 1 CPU; the cluster has 1 CPU",
         "group": "waiting for room: 1 x group of workers (2 of 0.5 CPU); the cluster has 1 CPU",
@@ -90,8 +95,21 @@ def test_a_full_cluster_is_said(full: RayHead, tmp_path: Path) -> None:
             how: jobs.enter_context(Job(full.environment, tmp_path / how, JOB, how))
             for how in waits
         }
+        dying = jobs.enter_context(
+            Job(head.environment, tmp_path / "deaths", JOB, "deaths", tmp_path / "note")
+        )
         for how, line in waits.items():
             wait_until(lambda job=waiting[how], line=line: line in job.output, 90)  # type: ignore[misc]
+        said = f"{DEATHS} worker processes have ended and are started again\n"
+        wait_until(lambda: said in dying.output, 90)
         hold.process.send_signal(signal.SIGINT)
         for how, job in waiting.items():
             assert job.finish(100) == 0, (how, job.output)
+        assert dying.finish(100) == 0, dying.output
+
+
+def test_what_ray_says_of_memory_is_recognised() -> None:
+    killed = "Ray killed 1 worker(s) based on the killing policy"
+    assert is_for_memory(f"Task was killed due to the node running low.\n{killed}")
+    assert not is_for_memory("Worker exits because the actor is killed.")
+    assert SHORT_OF_MEMORY in ending_line(3, short_of_memory=True)

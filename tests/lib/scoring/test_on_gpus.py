@@ -9,6 +9,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.cbook import get_sample_data
 
@@ -19,7 +20,7 @@ from lib.scoring import on_this_machine
 from lib.scoring.labelling import GPU_BATCH, GPU_BATCH_OF_CROPS, IN_FLIGHT, Labelling, Worker
 from lib.scoring.placement import FACES, MODELS, Cluster, Placement, Pool
 from lib.scoring.stages.fetch import Fetch
-from lib.scoring.stages.stage import BATCH
+from lib.scoring.stages.stage import BATCH, Stopwatch
 from tests.lib.scoring.test_on_this_machine import Square, Work, rows_in
 
 TASKS = ("age", "gender")
@@ -57,7 +58,7 @@ def rows(
     labelling = Labelling(
         Fetch(10**8), DetectorSpec(detector), Limits(), bundle, age_distribution=False
     )
-    worker = Worker(labelling.stages(pool, last=True), lambda seconds: None)
+    worker = Worker(labelling.stages(pool, last=True))
     with ThreadPoolExecutor(IN_FLIGHT if pool.gpus else 1) as threads:
         tables = list(threads.map(lambda block: pa.concat_tables(worker(block)), blocks))
     return pa.concat_tables(tables).sort_by("id").to_pylist()
@@ -128,3 +129,23 @@ def test_gpus_that_cannot_be_used_are_explained(
             len(pa.concat_tables(on_this_machine.label_here(rows_in(tmp_path, 5), labelling))) == 5
         )
     assert "there is a GPU, but it is a toy: labelling on CPUs" in caplog.text
+
+
+def test_blocks_of_one_table_are_read_side_by_side(tmp_path: Path) -> None:
+    file = tmp_path / "images.parquet"
+    images = [f"image {number}".encode() for number in range(600)]
+    pq.write_table(pa.table({"image": images}), file, row_group_size=100)
+    places = pa.table(
+        {
+            "uri": [f"{file}#{number}" for number in range(600)],
+            "container": [str(file)] * 600,
+            "offset": range(600),
+        }
+    )
+    fetch = Fetch(10**6).for_one_of(workers=1, threads=3)
+    fetch.setup(Stopwatch())
+    blocks = [places.slice(start, 20) for start in range(0, 600, 20)]
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        found = pa.concat_tables(threads.map(fetch, blocks))
+    assert found["data"].to_pylist() == images
+    assert 1 <= len(fetch._tables) <= IN_FLIGHT

@@ -17,7 +17,7 @@ from lib.scoring.labelling import Labelling
 from lib.scoring.on_this_machine import label_here
 from lib.scoring.placement import Pool
 from lib.scoring.rows import Rows
-from lib.scoring.stages.stage import Stage, Stopwatch
+from lib.scoring.stages.stage import BATCH, Stage, Stopwatch
 
 ROWS = 300
 
@@ -69,6 +69,9 @@ class Work:
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         return [self.stage]
+
+    def batch(self, pool: Pool) -> int:
+        return BATCH
 
 
 @pytest.fixture(scope="module")

@@ -135,6 +135,12 @@ def test_workers_on_gpus_have_their_share_of_the_cores(
         assert pool.actors * pool.cpus == pytest.approx(cpus * 0.8)
 
 
+def test_one_pool_on_machines_whose_cpus_are_all_elsewhere() -> None:
+    """Asked for by the user: a worker must fit a machine that has a GPU and no CPU."""
+    (pool,) = place(Placement("fused"), Cluster(8, 2, cpus_by_gpu=0), TASKS, True)
+    assert (pool.actors, pool.cpus, pool.gpus, pool.threads) == (2, 0, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("machines", "growth", "beside"),
     [

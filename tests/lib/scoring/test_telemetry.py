@@ -10,7 +10,7 @@ from PIL import Image
 from tests.ray_head import PROJECT, Job, RayHead, wait_until
 
 DASHBOARD = PROJECT / "cluster" / "grafana" / "archive-labels.json"
-IMAGES = 8_000
+IMAGES = 5_000
 """So many that the run is seen at work: its own metrics are told every ten seconds."""
 
 

@@ -1,0 +1,264 @@
+"""What `benchmarks.gpu` runs: jobs and loops, timed, with proof that the GPU did the work."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lib.common.errors import UserError
+from lib.models.bundle import Bundle, Precision
+from lib.output.counts import LabelCounts
+from lib.storage.folder import folder as folder_of
+
+LOOK_EVERY_SECONDS = 0.2
+STEP = re.compile(r"step (\d+) of \d+ · (\d+) images/s")
+TFLOP = 1e12
+
+Proof = Callable[[str], None]
+"""Takes the device of a result, as TensorFlow names it; raises where it is no GPU."""
+
+
+def on_gpu(device: str) -> None:
+    """See `Proof`.
+
+    Raises:
+        UserError: it is no GPU.
+    """
+    if ":GPU:" not in device:
+        raise UserError(f"no figure: this ran on {device or 'no device'}, not on a GPU")
+
+
+class Busy:
+    """Samples of how busy the GPU is, in percent, by the clock."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+
+    def add(self, lines: Iterator[str]) -> None:
+        """Take the lines of nvidia-smi: a number for each GPU, of which the first one counts."""
+        for line in lines:
+            if line.strip().isdigit():
+                self.samples.append((time.monotonic(), float(line)))
+
+    def share(self, start: float, end: float) -> float:
+        """Mean from `start` to `end`, 0..1.
+
+        Raises:
+            UserError: the GPU did nothing then.
+        """
+        between = [percent for when, percent in self.samples if start <= when <= end]
+        if not between or not any(between):
+            raise UserError("no figure: the GPU did nothing meanwhile")
+        return float(np.mean(between)) / 100
+
+
+@contextmanager
+def watched() -> Iterator[Busy]:
+    """How busy the first GPU is, by nvidia-smi."""
+    command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--loop-ms=200"]
+    busy = Busy()
+    with subprocess.Popen(
+        [*command, "--format=csv,noheader,nounits"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        Thread(target=busy.add, args=(process.stdout,), daemon=True).start()
+        try:
+            yield busy
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job as it was seen from outside.
+
+    Attributes:
+        began: when, by `time.monotonic`.
+        samples: times, and what was done by then: rows committed, or steps.
+        rates: that the job itself gave, in images a second.
+    """
+
+    began: float
+    samples: list[tuple[float, int]]
+    rates: list[float]
+
+    @property
+    def first_seconds(self) -> float:
+        """From the command to the first result.
+
+        Raises:
+            UserError: there was none.
+        """
+        return self._done[0][0] - self.began
+
+    @property
+    def steady(self) -> tuple[float, float]:
+        """When the first result was there, and when the last one."""
+        return self._done[0][0], self._done[-1][0]
+
+    @property
+    def rate(self) -> float:
+        """A second, between the first result and the last one.
+
+        Raises:
+            UserError: they came at once.
+        """
+        (first, rows), (last, all_rows) = self._done[0], self._done[-1]
+        if last <= first:
+            raise UserError("no figure: all results came at once; more images are needed")
+        return (all_rows - rows) / (last - first)
+
+    @property
+    def _done(self) -> list[tuple[float, int]]:
+        done = [sample for n, sample in enumerate(self.samples) if sample[1] and self._is_new(n)]
+        if not done:
+            raise UserError("no figure: nothing was done in time")
+        return done
+
+    def _is_new(self, number: int) -> bool:
+        return number == 0 or self.samples[number][1] != self.samples[number - 1][1]
+
+
+def score(
+    images: Path, output: Path, seconds: float, options: Sequence[str] = (), gpu: bool = True
+) -> Run:
+    """Run jobs.score, for some seconds at most, and watch the rows that it commits."""
+    labels = folder_of(output) / "labels"
+    counts = LabelCounts(labels)
+    command = [
+        *(sys.executable, "-m", "jobs.score", "--images", str(images), "--output", str(output)),
+        *options,
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if not gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    began = time.monotonic()
+    samples = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and time.monotonic() < began + seconds:
+            time.sleep(LOOK_EVERY_SECONDS)
+            samples.append((time.monotonic(), counts.update().total()))
+        _stop(process)
+    return Run(began, samples, [])
+
+
+def train(
+    faces: Path, output: Path, backbone: str, size: int, seconds: float, more: Sequence[str]
+) -> Run:
+    """Run jobs.train, for some seconds at most, and read its steps and rates."""
+    command = [
+        *(sys.executable, "-m", "jobs.train", "--data", str(faces), "--output", str(output)),
+        *("--backbone", backbone, "--size", str(size), *more),
+    ]
+    began = time.monotonic()
+    samples, rates = [], []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        Thread(target=_stop_after, args=(process, seconds), daemon=True).start()
+        for line in process.stdout:
+            if (found := STEP.search(line)) and int(found[1]):
+                samples.append((time.monotonic(), int(found[1])))
+                rates.append(float(found[2]))
+    return Run(began, samples, rates)
+
+
+def _stop_after(process: "subprocess.Popen[str]", seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _stop(process)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    if process.poll() is None:
+        process.terminate()
+
+
+def compare_labels(gpu: pd.DataFrame, cpu: pd.DataFrame) -> tuple[float, int]:
+    """Mean difference of the ages in years, and images with other faces; rows with the same uris."""
+    both = gpu.merge(cpu, on="uri", suffixes=("", "_cpu"), validate="1:1")
+    if not len(both) == len(gpu) == len(cpu):
+        raise UserError("no figure: the CPU and the GPU labelled other images")
+    same = both["face_count"] == both["face_count_cpu"]
+    apart = (both["age"] - both["age_cpu"])[same].abs().mean()
+    return float(apart), int((~same).sum())
+
+
+def product_tflops(side: int, precision: str, repeats: int, proof: Proof) -> float:
+    """Matrix products of (side, side), in TFLOP/s: the limit of what a card computes."""
+    from lib.common.tensorflow_settings import tf
+
+    a = tf.cast(tf.random.normal((side, side)), precision)
+    product = tf.function(lambda x: tf.matmul(x, a) / float(side) ** 0.5)
+    proof(product(a).device)
+
+    def run() -> None:
+        x = a
+        for _ in range(repeats):
+            x = product(x)
+        float(tf.reduce_sum(x[0]))
+
+    return 2 * side**3 * repeats / seconds_of(run) / TFLOP
+
+
+def predictor_rates(
+    bundle: Bundle, precision: Precision, size: int, repeats: int, proof: Proof
+) -> tuple[float, float]:
+    """Faces a second of the predictor, and of a plain loop of its networks over crops on the device."""
+    from lib.common.tensorflow_settings import tf
+    from lib.models.tensorflow_predictor import TensorflowPredictor
+
+    tasks = tuple(bundle.networks)
+    predictor = TensorflowPredictor(bundle, tasks, precision, (size,))
+    crops = noise(size, bundle.crop.size)
+    there = tf.constant(crops)
+    plain = tf.function(lambda x: predictor.probabilities(tf.cast(x, tf.float32)))
+    proof(plain(there)[tasks[0]].device)
+    many = np.concatenate([crops] * repeats)
+
+    def loop() -> None:
+        for _ in range(repeats):
+            answers = plain(there)
+        answers[tasks[0]].numpy()
+
+    predictor(crops)
+    faces = size * repeats
+    return faces / seconds_of(lambda: predictor(many)), faces / seconds_of(loop)
+
+
+def detector_rate(images: Sequence[NDArray[np.uint8]], repeats: int, proof: Proof) -> float:
+    """Images a second of YuNet alone, prepared before."""
+    from lib.common.tensorflow_settings import tf
+    from lib.faces.yunet_on_gpu import YunetInBatches
+
+    proof(tf.zeros(()).device)
+    detector = YunetInBatches()
+    prepared = [detector.prepare(image) for image in images]
+    detector.look(prepared)
+    seconds = seconds_of(lambda: [detector.look(prepared) for _ in range(repeats)])
+    return len(images) * repeats / seconds
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Seconds by the clock."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def noise(count: int, side: int) -> NDArray[np.uint8]:
+    """Crops; the time does not depend on what is seen."""
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)

@@ -1,0 +1,130 @@
+"""The benchmark of GPUs: its refusals, and its parts in small on a CPU."""
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import gpu
+from benchmarks.gpu_pictures import write_pictures
+from benchmarks.gpu_runs import (
+    STEP,
+    Busy,
+    Run,
+    compare_labels,
+    detector_rate,
+    on_gpu,
+    predictor_rates,
+    product_tflops,
+    score,
+)
+from lib.common.errors import UserError
+from lib.models.bundle import read_bundle
+from lib.training.history import step_line
+
+
+def anywhere(device: str) -> None:
+    assert "CPU" in device
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder, photographs=60, chips=300, faces=40, given=None)
+    return folder
+
+
+def test_without_a_gpu_one_line_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    monkeypatch.setattr(gpu, "usable_gpus", lambda: (0, "it is a toy"))
+    with pytest.raises(UserError, match=r"^no GPU can be used here \(it is a toy\): no figure"):
+        gpu.main()
+
+
+def test_all_parts_take_five_minutes() -> None:
+    assert gpu.PARTS.keys() == gpu.LIMITS.keys() == set(gpu.Options().parts)
+    assert sum(gpu.LIMITS.values()) <= 300
+
+
+def test_a_part_without_a_gpu_has_no_figure(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert not gpu.run("device", tmp_path, 60)
+    assert capfd.readouterr().out == "device: TensorFlow sees no GPU\n"
+
+
+def test_a_late_part_is_stopped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert not gpu.run("device", tmp_path, 0.2)
+    assert capfd.readouterr().out == "device: stopped after 0 s\n"
+
+
+def test_what_ran_elsewhere_gives_no_figure(model: Path) -> None:
+    on_gpu("/job:localhost/replica:0/task:0/device:GPU:0")
+    with pytest.raises(UserError, match="not on a GPU"):
+        predictor_rates(read_bundle(model), "float32", 4, 1, on_gpu)
+    with pytest.raises(UserError, match="not on a GPU"):
+        detector_rate([], 1, on_gpu)
+    with pytest.raises(UserError, match="not on a GPU"):
+        product_tflops(8, "float32", 1, on_gpu)
+
+
+def test_loops_in_small(model: Path) -> None:
+    assert min(predictor_rates(read_bundle(model), "bfloat16", 4, 2, anywhere)) > 0
+    assert detector_rate([np.zeros((50, 40, 3), np.uint8)], 1, anywhere) > 0
+    assert product_tflops(64, "float32", 2, anywhere) > 0
+
+
+def test_pictures_are_those_that_were_asked_for(pictures: Path) -> None:
+    counts = {
+        name: len(list((pictures / name).iterdir())) for name in ("photographs", "few", "chips")
+    }
+    assert counts == {"photographs": 60, "few": 5, "chips": 300}
+    photograph = cv2.imread(str(pictures / "photographs" / "00059.jpg"))
+    assert photograph is not None
+    assert photograph.shape == (1200, 1600, 3)
+    assert len(pd.read_parquet(pictures / "faces")) == 40 + 32 + 32
+
+
+def test_the_job_is_watched_and_its_labels_compared(pictures: Path, tmp_path: Path) -> None:
+    run = score(pictures / "chips", tmp_path, 60, ["--detector", "none"], gpu=False)
+    assert 0 < run.first_seconds < 60
+    assert run.samples[-1][1] == 300
+    labels = pd.read_parquet(tmp_path / "labels")
+    assert compare_labels(labels, labels) == (0, 0)
+    other = labels.assign(age=labels["age"] + 0.5)
+    other.loc[0, "face_count"] = 2
+    apart, others = compare_labels(other, labels)
+    assert (apart, others) == (pytest.approx(0.5, abs=1e-4), 1)
+    with pytest.raises(UserError, match="other images"):
+        compare_labels(labels, labels[:5])
+
+
+def test_first_results_and_steady_rates() -> None:
+    run = Run(10.0, [(11.0, 0), (12.0, 100), (13.0, 100), (14.0, 300), (15.0, 300)], [])
+    assert run.first_seconds == 2
+    assert run.steady == (12, 14)
+    assert run.rate == 100
+    with pytest.raises(UserError, match="nothing was done"):
+        _ = Run(0.0, [(1.0, 0)], []).first_seconds
+    with pytest.raises(UserError, match="came at once"):
+        _ = Run(0.0, [(1.0, 5)], []).rate
+
+
+def test_an_idle_gpu_gives_no_figure() -> None:
+    busy = Busy()
+    began = time.monotonic()
+    busy.add(iter(["50\n", "[N/A]\n", "100\n"]))
+    assert busy.share(began, time.monotonic()) == 0.75
+    busy.samples = [(1.0, 0.0), (2.0, 0.0)]
+    for end in (0.5, 3.0):
+        with pytest.raises(UserError, match="the GPU did nothing"):
+            busy.share(0.0, end)
+
+
+def test_steps_of_a_training_are_read() -> None:
+    found = STEP.search(step_line(1, 3, 40, 90, 512.3, []))
+    assert found
+    assert found.groups() == ("40", "512")
