@@ -221,7 +221,9 @@ def vgg_training(folder: Path, seconds: float) -> None:
 def trained(folder: Path, backbone: str, size: int, seconds: float) -> None:
     """Print what a run of jobs.train showed."""
     with runs.watched() as busy, tempfile.TemporaryDirectory(dir=folder) as output:
-        run = runs.train(folder / "faces", Path(output), backbone, size, seconds - 2, ["--use-gpu"])
+        run = runs.train(
+            folder / "faces", Path(output), backbone, size, seconds - 2, ["--use-gpu", "yes"]
+        )
     share = busy.share(*run.steady)
     say(
         f"jobs.train {backbone} at {size}: first steps after {run.first_seconds:.1f} s, "
