@@ -92,7 +92,7 @@ class History:
         for phase, seconds in over:
             log.info("%s: %.1f s", phase, seconds)
             self._logged = time.monotonic()
-        if current and time.monotonic() - self._logged >= EVERY_SECONDS:
+        if current and min(current[1], time.monotonic() - self._logged) >= EVERY_SECONDS:
             log.info("%s for %.0f s", *current)
             self._logged = time.monotonic()
 

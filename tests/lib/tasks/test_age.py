@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from lib.evaluation.metrics import AllPredictions, evaluate
-from lib.tasks.age import AGE, AgePredictions, age_weights, smoothed_ages
+from lib.tasks.age import AGE, AgePredictions
 from lib.tasks.age_metrics import age_errors, age_metrics, in_band
+from lib.tasks.age_targets import age_weights, smoothed_ages
 from lib.tasks.calibration import SCALE_AGES
 from lib.training.recipe import Recipe
 

@@ -15,7 +15,7 @@ from lib.models.bundle import Bundle, write_bundle
 from lib.models.model_card import ModelCard
 from lib.network_input import CropSpec, Pixels
 from lib.tasks import TASKS
-from lib.tasks.age import age_weights
+from lib.tasks.age_targets import age_weights
 from lib.tasks.gender import FEMALE, GENDERS
 from lib.training import loop
 from lib.training.augment import augment, mixup, plain
