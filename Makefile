@@ -48,7 +48,7 @@ DRIVER := $(firstword $(wildcard /proc/driver/nvidia/version) $(shell command -v
 .venv/cuda: .venv/installed
 	@echo "an NVIDIA driver is here ($(DRIVER)): installing TensorFlow's CUDA libraries"
 	sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' requirements.txt > .venv/cuda.txt
-	.venv/bin/python -m pip install --quiet --compile -r .venv/cuda.txt -c constraints.txt
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pip install --quiet --compile -r .venv/cuda.txt -c constraints.txt
 	touch $@
 
 score: .venv/installed $(if $(DRIVER),.venv/cuda) ## Label IMAGES=... into OUTPUT=..., with a report; without IMAGES a demonstration.

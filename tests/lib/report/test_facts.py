@@ -33,7 +33,12 @@ def test_the_report_says_what_the_model_was_trained_on_and_its_terms(tmp_path: P
             "4.38 (4.19 to 4.59) years; saying the median age always: 14.75",
         ),
         ("age within 5 years", "68.5% (66.3% to 70.5%)"),
-        ("age inside the 80% interval", "82.1%"),
+        ("age inside the 80% interval", "82.2%"),
+        (
+            "the same by expected age",
+            "0-2: 91%, 3-9: 78%, 10-19: 82%, 20-29: 82%, 30-39: 81%, 40-49: 80%, 50-59: 83%, "
+            "60-69: 83%, 70+: 83%",
+        ),
         ("gender", "94.0% (93.0% to 95.2%)"),
     ]
     assert model.note
