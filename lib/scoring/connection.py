@@ -20,8 +20,7 @@ EVERY_SECONDS = 30.0
 MOST = 1000
 """Things of a kind that are looked at."""
 SHORT_OF_MEMORY = (
-    "Ray has killed them for lack of memory; give the machines more, or each of them fewer workers "
-    "(--faces.cpus)"
+    "Ray has killed them for lack of memory; give the machines more, or run fewer workers on each"
 )
 LOCAL = "local"
 """The address of a cluster that the job starts for itself."""

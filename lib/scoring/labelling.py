@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from lib.common.errors import UserError
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, PrecisionChoice
@@ -190,6 +191,9 @@ class Worker:
         """Label the rows of a block; where workers have ended at it, image by image.
 
         An image at which workers end even then gets a row that says so.
+
+        Raises:
+            UserError: workers end without reading an image, too.
         """
         table = rows.read(block)
         if self._state.begun(block) < MOST_DEATHS:
@@ -202,7 +206,10 @@ class Worker:
     def _label_alone(self, image: pa.Table, block: Block) -> list[pa.Table]:
         # One at a time: of two that are begun, nobody could tell at which one the worker has ended.
         with self._alone:
-            if (deaths := self._state.begun(block)) >= MOST_DEATHS:
+            deaths = self._state.begun(block)
+            if deaths > MOST_DEATHS:  # the last one did not read it any more
+                raise UserError("the worker processes end by themselves: is there enough memory?")
+            if deaths == MOST_DEATHS:
                 image = with_fault(image, fatal_image(deaths))
             labelled = list(self._label(image))
             self._state.done(block)

@@ -301,17 +301,7 @@ class Trainer:
             AdamW(variables, recipe.weight_decay, recipe.accumulate, self._strategy),
         )  # fmt: skip
 
-    def _step_of_all(
-        self,
-        images: Any,
-        targets: Any,
-        weights: Any,
-        seed: Any,
-        rates: Any,
-        size: int,
-        frozen: bool,
-    ) -> tf.Tensor:
-        args = (images, targets, weights, seed, rates, size, frozen)
+    def _step_of_all(self, *args: Any) -> tf.Tensor:
         return self._strategy.run(self._step_of_one, args=args)
 
     def _step_of_one(

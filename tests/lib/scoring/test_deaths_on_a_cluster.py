@@ -12,6 +12,7 @@ import pytest
 from tests.ray_head import PROJECT, RayHead
 
 COUNT, FATAL = 300, 100
+FEW = 5
 PROGRAM = """
 import json, sys
 from lib.scoring import engine, pipeline
@@ -30,17 +31,23 @@ with engine.failures_in_one_line("again"), engine.cluster():
 """
 
 
+def label(head: RayHead, count: int, trouble: str, once: Path) -> subprocess.CompletedProcess[str]:
+    """Label so many rows on the cluster."""
+    file = once.with_name("rows.parquet")
+    pq.write_table(pa.table({"id": range(count)}), file, row_group_size=16)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(file), str(count), trouble, str(once)],
+        cwd=PROJECT, env=head.environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("trouble", ["killed once", "killed always"])
 def test_it_gets_a_row_and_all_others_their_labels(
     head: RayHead, trouble: str, tmp_path: Path
 ) -> None:
     """Where it ends them once only, it gets its label, too."""
-    file, once = tmp_path / "rows.parquet", tmp_path / "once"
-    pq.write_table(pa.table({"id": range(COUNT)}), file, row_group_size=16)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(file), str(COUNT), trouble, str(once)],
-        cwd=PROJECT, env=head.environment, capture_output=True, text=True, timeout=250, check=False,
-    )  # fmt: skip
+    once = tmp_path / "once"
+    done = label(head, COUNT, trouble, once)
     assert done.returncode == 0, done.stderr
     # Ray says something of lost workers, too.
     (line,) = (line for line in done.stdout.splitlines() if line.startswith('[{"'))
@@ -53,3 +60,10 @@ def test_it_gets_a_row_and_all_others_their_labels(
         if trouble == "killed once"
         else {FATAL: "decode_error: it ended the process that read it, 2 times"}
     )
+
+
+def test_workers_that_always_end_stop_the_run(head: RayHead, tmp_path: Path) -> None:
+    """Even at an image that is not read any more: the run is over, and says what to look at."""
+    done = label(head, FEW, "always", tmp_path / "once")
+    assert done.returncode != 0
+    assert "the worker processes end by themselves: is there enough memory?" in done.stderr
