@@ -168,11 +168,16 @@ class Cluster:
         """CPUs on the machine of a GPU for it; 0 where most CPUs of the cluster are elsewhere."""
         if not self.most_gpus:
             return 0.0
-        average = self.most_cpus / self.most_gpus
+        average, share = self.most_cpus / self.most_gpus, self.share_of_a_gpu
         if self.cpus_by_gpu is None:
-            return average if average <= MOST_CPUS_BY_GPU else 0.0
-        beside = min(self.cpus_by_gpu, average)
-        return beside if 2 * beside >= average else 0.0
+            return share if share <= MOST_CPUS_BY_GPU else 0.0
+        return share if 2 * share >= average else 0.0
+
+    @property
+    def share_of_a_gpu(self) -> float:
+        """CPUs that each GPU can have, wherever most of them are; there must be a GPU."""
+        average = self.most_cpus / self.most_gpus
+        return average if self.cpus_by_gpu is None else min(self.cpus_by_gpu, average)
 
 
 @dataclass(frozen=True)
@@ -314,9 +319,7 @@ def _all_on_gpus(
     cores_of_worker: int,
 ) -> Pool:
     """As few workers for each GPU as use its share of the machine's cores, and fit its memory."""
-    by_gpu = cluster.most_cpus / cluster.most_gpus
-    if cluster.cpus_by_gpu is not None:
-        by_gpu = min(by_gpu, cluster.cpus_by_gpu)
+    by_gpu = cluster.share_of_a_gpu
     decoding = min(by_gpu, fitting(cluster, detector_gib) / cluster.most_gpus)
     workers = max(1, min(_fitting_a_gpu(weights), math.ceil(decoding / cores_of_worker)))
     return Pool(
