@@ -67,7 +67,7 @@ class Options:
         precision: What the networks compute in. auto: float32 on CPUs; on GPUs float16 or bfloat16 where
             the ages stay within 0.05 years of float32's on average, as each worker measures at its start.
             bfloat16 is faster on the CPUs that have it, too, for large networks.
-        mirror: Label by the mean over each face and its mirror image. It takes twice the model's time; the
+        mirror: Label by the mean over each face and its mirror image, in twice the model's time; the
             card says what it gains.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.
