@@ -193,6 +193,7 @@ def label(options: Options) -> int:
     """List, label and check; gives the exit status."""
     storage = options.storage.resolved_for(*options.images, options.output, options.model)
     bundle = read_bundle(folder(options.model, storage))
+    bundle.check_precision(options.precision)
     output = folder(options.output, storage)
     reading = reading_of(options, storage, output)
     run = run_id(output, options.fingerprint(bundle))

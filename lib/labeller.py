@@ -157,12 +157,13 @@ class Labeller:
         storage: StorageOptions = StorageOptions(),  # noqa: B008
     ) -> None:
         bundle = read_bundle(folder(str(model), storage))
+        bundle.check_precision(precision)
         spec = DetectorSpec(detector)
         threads = threads or len(os.sched_getaffinity(0))
         self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [
             Detect(spec, bundle.crop, limits, threads),
-            Predict(bundle, tuple(bundle.networks), threads, precision, mirror=mirror),
+            Predict(bundle, bundle.tasks, threads, precision, mirror=mirror),
             Label(bundle, with_distribution=True, keys=()),
         ]
         self._chain: Chain | None = None

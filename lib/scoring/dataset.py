@@ -63,11 +63,13 @@ def label_dataset(
     labels = label_schema(age_distribution, keys=False).names
     if taken := sorted(set(columns) & set(labels)):
         raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
+    bundle = read_bundle(folder(str(model), storage))
+    bundle.check_precision(precision)
     labelling = Labelling(
         source=ReadImages(image, Reader(limits.max_bytes, storage)),
         detector=DetectorSpec(detector),
         limits=limits,
-        bundle=read_bundle(folder(str(model), storage)),
+        bundle=bundle,
         age_distribution=age_distribution,
         precision=precision,
         keys=("row",),

@@ -68,11 +68,13 @@ class Labelling:
 
     def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
         """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
+        if not self.bundle.networks:
+            cluster = cluster.without_gpus()
         return place(
             wanted,
             cluster,
-            tuple(self.bundle.networks),
-            self.bundle.backbone is not None,
+            self.bundle.tasks,
+            self.bundle.is_one_network,
             self.bundle.weight_bytes,
             blocks,
             self.detector.entry.worker_gib,

@@ -39,7 +39,7 @@ class Label:
     def needs(self) -> Sequence[str]:
         """See `Stage`."""
         image = ("status", "error", "width", "height", "boxes", "face_scores", "landmarks")
-        tasks = (probabilities_column(task) for task in self.bundle.networks)
+        tasks = (probabilities_column(task) for task in self.bundle.tasks)
         return (*self.keys, *image, *tasks, *self.carry)
 
     @property
@@ -96,7 +96,7 @@ class Label:
 
     def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
         """Of all faces; NaN, which becomes null, where the model does not know the task."""
-        if task in self.bundle.networks:
+        if task in self.bundle.tasks:
             return faces_of(batch, probabilities_column(task), (classes,))
         return np.full((face_counts(batch, "face_scores").sum(), classes), np.nan, np.float32)
 
