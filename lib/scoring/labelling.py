@@ -22,6 +22,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import BATCH, Chain, Stage
+from lib.tasks.under_age import ADULT_AGE
 
 log = logging.getLogger("workers")
 
@@ -52,6 +53,7 @@ class Labelling:
         keys: columns of the rows that name an image, which the labels begin with.
         finish: stages for the label rows.
         precision: what the networks compute in.
+        threshold: age in years, of the probability to be younger.
     """
 
     source: Stage
@@ -63,6 +65,7 @@ class Labelling:
     precision: PrecisionChoice = "float32"
     keys: tuple[str, ...] = KEYS
     finish: tuple[Stage, ...] = ()
+    threshold: int = ADULT_AGE
 
     def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
         """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
@@ -101,7 +104,9 @@ class Labelling:
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
             chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus))
         if last:
-            chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
+            chain.append(
+                Label(self.bundle, self.age_distribution, self.carry, self.keys, self.threshold)
+            )
             chain.extend(self.finish)
         return chain
 
