@@ -5,9 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lib.tasks.task import Floats, Mask
+from lib.tasks.task import Floats, Mask, Metrics, TextTable, figure_text, mean
 
 LEAST_RIGHT = 0.75
 """Share of right genders below which a gender is not worth a label."""
@@ -16,6 +15,8 @@ MOST_YEARS = 10.0
 VALIDATED = 0.99
 """Share of the validation faces that are sharp enough, or turned little enough: of blurred faces and
 profiles beyond these nobody knows how right their labels are."""
+CERTAINTY_FIGURES = "certainty"
+"""Key of the metrics that `certainty_figures` gives."""
 FEWEST_FACES = 200
 """With fewer faces of validation a cut would be chance."""
 
@@ -28,14 +29,13 @@ class Certainty:
         least_gender_score: probability of the gender.
         most_age_std: standard deviation of the age's distribution, in years.
         least_sharpness: see `lib.faces.quality.sharpness`.
-        most_yaw, most_pitch: degrees, to either side; see `lib.faces.quality.pose`.
+        most_turned: degrees; see `lib.faces.quality.turned`.
     """
 
     least_gender_score: float | None = None
     most_age_std: float | None = None
     least_sharpness: float | None = None
-    most_yaw: float | None = None
-    most_pitch: float | None = None
+    most_turned: float | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Certainty":
@@ -48,7 +48,7 @@ class Certainty:
         return cls(**{n: None if value is None else float(value) for n, value in given.items()})
 
     def certain(
-        self, gender_score: Floats, age_std: Floats, sharpness: Floats, yaw: Floats, pitch: Floats
+        self, gender_score: Floats, age_std: Floats, sharpness: Floats, turned: Floats
     ) -> Mask:
         """Which faces are certain; all (n,), NaN: unknown."""
         beyond = np.zeros(len(gender_score), bool)
@@ -57,28 +57,35 @@ class Certainty:
         ):  # fmt: skip
             if least is not None:
                 beyond |= values < least
-        for values, most in (
-            (age_std, self.most_age_std), (np.abs(yaw), self.most_yaw),
-            (np.abs(pitch), self.most_pitch),
-        ):  # fmt: skip
+        for values, most in ((age_std, self.most_age_std), (turned, self.most_turned)):
             if most is not None:
                 beyond |= values > most
         return ~beyond
 
+    def __str__(self) -> str:
+        """The rule in words; empty where nothing is uncertain."""
+        cuts = (
+            ("a gender_score of at least", self.least_gender_score, "{:.2f}"),
+            ("an age_std of at most", self.most_age_std, "{:.1f} years"),
+            ("a sharpness of at least", self.least_sharpness, "{:.0f}"),
+            ("a head turned by at most", self.most_turned, "{:.0f}°, where the pose is known"),
+        )
+        return ", ".join(f"{what} {form.format(c)}" for what, c, form in cuts if c is not None)
 
-def least_score(score: Floats, right: NDArray[np.bool_]) -> float | None:
+
+def least_score(score: Floats, right: Floats) -> float | None:
     """The score from which at least `LEAST_RIGHT` of the faces are right.
 
     The share at each score comes from isotonic regression: that never falls as the score grows.
 
     Args:
         score: (n,) of validation faces.
-        right: (n,) whether the label is.
+        right: (n,) 1 where the label is, else 0; NaN: unknown.
 
     Returns:
         None where there are too few faces, or nothing to cut off; the highest score where none is enough.
     """
-    return _least(score, right.astype(np.float64), LEAST_RIGHT)
+    return _least(score, right, LEAST_RIGHT)
 
 
 def most_spread(std: Floats, error: Floats) -> float | None:
@@ -102,8 +109,8 @@ def validated_least(values: Floats) -> float | None:
 
 
 def validated_most(values: Floats) -> float | None:
-    """The same for absolute values that all but a hundredth stay below."""
-    least = validated_least(-np.abs(values))
+    """The value that all but a hundredth of the validation faces do not exceed."""
+    least = validated_least(-values)
     return None if least is None else -least
 
 
@@ -118,3 +125,42 @@ def _least(scores: Floats, merit: Floats, enough: float) -> float | None:
     order = np.argsort(scores)
     too_low = int((isotonic_regression(merit[order]) < enough).sum())
     return float(scores[order[min(too_low, len(scores) - 1)]]) if too_low else None
+
+
+def certainty_figures(certain: Mask, age_error: Floats, gender_right: Floats) -> Metrics:
+    """How right the labels of certain and of uncertain faces are.
+
+    Args:
+        certain: (n,).
+        age_error: (n,) absolute, in years; NaN: unknown.
+        gender_right: (n,) 1 or 0; NaN: unknown.
+
+    Returns:
+        share, of certain faces; and for `certain` and `uncertain` ones count, age_mae, gender_accuracy.
+    """
+
+    def figures(part: Mask) -> Metrics:
+        error, right = (values[part & ~np.isnan(values)] for values in (age_error, gender_right))
+        return {
+            "count": int(part.sum()),
+            "age_mae": mean(error),
+            "gender_accuracy": mean(right),
+        }
+
+    parts = {"certain": figures(certain), "uncertain": figures(~certain)}
+    return {"share": mean(certain), **parts}
+
+
+def certainty_table(figures: Metrics) -> TextTable:
+    """What `certainty_figures` gives, as a table."""
+    rows = [
+        (
+            name,
+            f"{figures[name]['count']:,}",
+            figure_text("share", share),
+            figure_text("mae", figures[name]["age_mae"]),
+            figure_text("accuracy", figures[name]["gender_accuracy"]),
+        )
+        for name, share in (("certain", figures["share"]), ("uncertain", 1 - figures["share"]))
+    ]
+    return TextTable(("faces", "count", "share", "error, years", "gender"), rows)

@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from lib.common.errors import UserError
+from lib.tasks.binary import calibration_error, roc_auc
 from lib.tasks.calibration import logits
 from lib.tasks.expectation import AGE_CLASSES
-from lib.tasks.task import Column, Floats, Mask
+from lib.tasks.task import Column, Floats, Mask, Metrics, TextTable, figure_text, mean
 
 ADULT_AGE = 18
 """Years; the threshold where the user names no other one."""
@@ -24,6 +25,10 @@ FITTED_AGES = (3, 6, 10, 13, 16, 18, 21, 25, 30, 40, 50, 60, 70)
 FEWEST_ON_A_SIDE = 20
 ALLOWED = (0.01, 0.05)
 """Shares of the minors that an operating point may miss."""
+ADULTS = {"18-20": (18, 20), "21-24": (21, 24), "25-29": (25, 29), "30+": (30, np.inf)}
+"""Ages of adults, first and last, by which operating points are broken down."""
+UNDER_FIGURES = f"under_{ADULT_AGE}"
+"""Key of the metrics that `under_age_figures` gives."""
 
 
 def check_threshold(threshold: int) -> None:
@@ -181,3 +186,89 @@ def _mass_below(probabilities: ArrayLike, threshold: int) -> Floats:
     """Sum of the classes below a threshold, (n,); a class stands for the year that begins with it."""
     p = np.asarray(probabilities, np.float64)
     return p[:, :threshold].sum(axis=1) / p.sum(axis=1)
+
+
+def under_age_figures(
+    score: Floats,
+    low: Floats,
+    high: Floats,
+    groups: Mapping[str, NDArray[np.object_]],
+    points: Sequence[OperatingPoint],
+) -> Metrics:
+    """Figures of the probability to be younger than `ADULT_AGE`, and of its operating points.
+
+    Args:
+        score: (n,) the probability; NaN: unknown.
+        low, high: (n,) first and last whole year that the true age may be; NaN: unknown.
+        groups: by title, the name of each face's group, (n,); None: in no group.
+        points: of the model's card.
+
+    Returns:
+        count (of the faces that are known to be on one side), minors, roc_auc, ece; and by operating
+        point `allowed`, `cut` and `parts`: for all faces, for each group, and for adults by age the
+        numbers of minors and adults, the share of the minors below the cut, `missed`, and of the adults
+        from the cut on, `second_look`.
+    """
+    minor, adult = high < ADULT_AGE, low >= ADULT_AGE
+    known = (minor | adult) & ~np.isnan(score)
+    parts = {"all": known}
+    for title, names in groups.items():
+        for name in sorted({str(name) for name in names if name is not None}):
+            parts[f"{title} {name}"] = known & (names == name)
+    for name, (first, last) in ADULTS.items():
+        parts[f"age {name}"] = known & (low >= first) & (high <= last)
+
+    def figures(part: Mask, cut: float) -> Metrics:
+        of_minors, of_adults = score[part & minor], score[part & adult]
+        return {
+            "minors": len(of_minors),
+            "adults": len(of_adults),
+            "missed": mean(of_minors < cut),
+            "second_look": mean(of_adults >= cut),
+        }
+
+    return {
+        "count": int(known.sum()),
+        "minors": int((known & minor).sum()),
+        "roc_auc": roc_auc(minor[known], score[known]),
+        "ece": calibration_error(minor[known], score[known]),
+        "operating_points": [
+            {
+                "allowed": point.allowed,
+                "cut": point.cut,
+                "parts": {n: figures(part, point.cut) for n, part in parts.items() if part.any()},
+            }
+            for point in points
+        ],
+    }
+
+
+def under_age_tables(figures: Metrics) -> list[TextTable]:
+    """What `under_age_figures` gives, as tables."""
+    summary = [
+        ("faces", str(figures["count"])),
+        ("minors", str(figures["minors"])),
+        ("ROC AUC", figure_text("roc_auc", figures["roc_auc"])),
+        ("calibration error", figure_text("ece", figures["ece"])),
+    ]
+    tables = [TextTable((f"p_under_{ADULT_AGE}", ""), summary)]
+    if points := figures["operating_points"]:
+        tables.append(operating_table(points))
+    return tables
+
+
+def operating_table(points: Sequence[Metrics]) -> TextTable:
+    """The operating points of `under_age_figures`, at least one, side by side."""
+    titles = [
+        title
+        for point in points
+        for title in (f"missed at {point['cut']:.3f}", f"sent at {point['cut']:.3f}")
+    ]
+    rows = []
+    for name, part in points[0]["parts"].items():
+        of_points = [point["parts"][name] for point in points]
+        shares = [
+            figure_text(key, of[key]) for of in of_points for key in ("missed", "second_look")
+        ]
+        rows.append((name, f"{part['minors']:,}", f"{part['adults']:,}", *shares))
+    return TextTable(("faces", "minors", "adults", *titles), rows)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lib.faces.quality import cut_by_border, pose
+from lib.faces.quality import cut_by_border, pose, turned
 from lib.models.bundle import Bundle
 from lib.scoring.schema import (
     BOX,
@@ -127,8 +127,8 @@ class Label:
         rule = self.bundle.card.certainty
         if rule is None:
             return pa.nulls(len(angles), pa.bool_())
-        names = ("gender_score", "age_std", SHARPNESS)
-        return pa.array(rule.certain(*(values[name] for name in names), *angles.T[:2]))
+        score, std, sharpness = (values[n] for n in ("gender_score", "age_std", SHARPNESS))
+        return pa.array(rule.certain(score, std, sharpness, turned(angles)))
 
     def _probabilities(self, batch: pa.Table, task: str, classes: int) -> NDArray[np.float32]:
         """Of all faces; NaN, which becomes null, where the model does not know the task."""
