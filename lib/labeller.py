@@ -160,6 +160,7 @@ class Labeller:
         detector: finds the faces; "none": the images are face crops.
         precision: what the networks compute in.
         threshold: age in years, of the probability to be younger, `Face.p_under`.
+        mirror: label by the mean over each face and its mirror image, which takes twice the model's time.
         threads: for the computations; the CPUs of this process if not given.
         limits: what is not decoded.
         storage: how files are reached.
@@ -174,6 +175,7 @@ class Labeller:
         detector: DetectorName = DEFAULT_DETECTOR,
         precision: Precision = "float32",
         threshold: int = ADULT_AGE,
+        mirror: bool = False,
         threads: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         storage: StorageOptions = StorageOptions(),  # noqa: B008
@@ -186,7 +188,7 @@ class Labeller:
         self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [
             Detect(spec, bundle.crop, limits, threads),
-            Predict(bundle, tuple(bundle.networks), threads, precision),
+            Predict(bundle, tuple(bundle.networks), threads, precision, mirror=mirror),
             Label(bundle, with_distribution=True, keys=(), threshold=threshold),
         ]
         self._chain: Chain | None = None

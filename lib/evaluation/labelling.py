@@ -30,6 +30,7 @@ def label_faces(
     faces: LabelledFaces,
     detector: DetectorSpec = DetectorSpec(NO_DETECTOR),  # noqa: B008 - it is frozen
     placement: Placement = Placement(),  # noqa: B008
+    mirror: bool = False,
 ) -> Comparison:
     """Label faces with a model, and put the truth beside the labels.
 
@@ -38,39 +39,43 @@ def label_faces(
         faces: with at least one face.
         detector: finds the faces again; none: they are face crops.
         placement: what is wanted of the cluster's pools.
+        mirror: label by the mean over each face and its mirror image.
 
     Raises:
         UserError: what stopped the run.
     """
     truth = faces.truth()
     log.info("%s faces to label", f"{len(truth):,}")
-    labels = _labels(bundle, faces, detector, placement, len(truth))
-    rows = pc.index_in(truth["sha256"], labels["uri"])
-    if rows.null_count:
-        raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
+    rows = Rows(tuple(faces.files), faces.folder.filesystem, len(truth), IMAGE_COLUMNS)
+    labelling = Labelling(
+        ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True, mirror=mirror
+    )
+    labels = _labels(rows, labelling, placement)
+    places = pc.index_in(truth["sha256"], labels["uri"])
+    if places.null_count:
+        raise RuntimeError(f"{places.null_count} faces have come back without a label row")
     about = {
         "model": model_id(bundle),
         "data": str(faces.folder),
         "split": faces.split,
         "data_sha256": digest(truth["sha256"]),
         "detector": detector.digest(),
+        "mirror": mirror,
     }
-    return Comparison(truth, labels.take(rows), about)
+    return Comparison(truth, labels.take(places), about)
 
 
-def _labels(
-    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, placement: Placement, count: int
-) -> pa.Table:
+def _labels(rows: Rows, labelling: Labelling, placement: Placement) -> pa.Table:
     """The label rows of all faces, in any order."""
-    rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
-    labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
     if on_this_machine.suits(placement):
-        return _collect(on_this_machine.label_here(rows, labelling), count)
+        return _collect(on_this_machine.label_here(rows, labelling), rows.count)
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring.pipeline import labelled
 
     with labelled(rows, labelling, placement, "run it again") as labels:
-        return _collect(labels.rows.iter_batches(batch_size=None, batch_format="pyarrow"), count)
+        return _collect(
+            labels.rows.iter_batches(batch_size=None, batch_format="pyarrow"), rows.count
+        )
 
 
 def _collect(tables: Iterable[Any], count: int) -> pa.Table:

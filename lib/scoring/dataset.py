@@ -30,6 +30,7 @@ def label_dataset(
     precision: PrecisionChoice = "auto",
     age_distribution: bool = False,
     threshold: int = ADULT_AGE,
+    mirror: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     storage: StorageOptions = StorageOptions(),  # noqa: B008
 ) -> ray.data.Dataset:
@@ -48,6 +49,7 @@ def label_dataset(
             where the ages stay within 0.05 years of float32's on average.
         age_distribution: add the distribution of each age, too: 101 numbers.
         threshold: age in years: the column `p_under_AGE` is the probability to be younger.
+        mirror: label by the mean over each face and its mirror image.
         limits: what is not decoded.
         storage: how files are reached.
 
@@ -75,6 +77,7 @@ def label_dataset(
         keys=("row",),
         finish=(UnpackRow(),),
         threshold=threshold,
+        mirror=mirror,
     )
     placement = Placement(reserved_cpus=OTHERS_CPUS)
     pools = labelling.pools(

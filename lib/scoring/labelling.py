@@ -54,6 +54,7 @@ class Labelling:
         finish: stages for the label rows.
         precision: what the networks compute in.
         threshold: age in years, of the probability to be younger.
+        mirror: give the mean over each face and its mirror image.
     """
 
     source: Stage
@@ -66,6 +67,7 @@ class Labelling:
     keys: tuple[str, ...] = KEYS
     finish: tuple[Stage, ...] = ()
     threshold: int = ADULT_AGE
+    mirror: bool = False
 
     def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
         """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
@@ -102,7 +104,9 @@ class Labelling:
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
-            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus))
+            chain.append(
+                Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus, self.mirror)
+            )
         if last:
             chain.append(
                 Label(self.bundle, self.age_distribution, self.carry, self.keys, self.threshold)
