@@ -327,7 +327,9 @@ def make_bundle(
         bundle = Path(temporary)
         save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
-        calibrate(bundle, label(bundle, "val"), turns_of(LabelledFaces(data, "val")))
+        calibrate(
+            bundle, label(bundle, "val"), turns_of(LabelledFaces(data, "val"), len(labels["val"]))
+        )
         with_metrics(bundle, label(bundle, "test"))
         with_text(bundle)
         (output / "bundle").upload(bundle, last=CARD)

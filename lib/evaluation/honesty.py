@@ -1,6 +1,7 @@
 """What a model says of its own doubts: fitted on validation faces, measured on others."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -39,27 +40,27 @@ _MARGIN = 0.3
 """Added to face crops, as a share of their sides: in tight ones detectors place the nose too high."""
 
 
-def turns_of(faces: LabelledFaces, most: int = MOST_POSES) -> Floats:
+def turns_of(faces: LabelledFaces, count: int, most: int = MOST_POSES) -> Floats:
     """By how many degrees the heads of face crops are turned, (n,), of those that are found again.
 
     Args:
         faces: of validation.
-        most: of them to look at, the first ones.
+        count: of the faces.
+        most: about so many of them are looked at, evenly spread.
     """
     detector = DetectorSpec().load(1)
     assert detector is not None
+    batches = faces.batches(["image"], 64)
+    images = (image for batch in batches for image in batch["image"])
     landmarks = []
-    looked_at = 0
-    for batch in faces.batches(["image"], 64):
-        for image in batch["image"].to_pylist()[: most - looked_at]:
-            looked_at += 1
-            pixels = decode(image, Limits()).pixels
-            margin = round(_MARGIN * max(pixels.shape))
-            (found,) = detector.detect(
-                [np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "edge")]
-            )
-            if len(found):
-                landmarks.append(found.landmarks[found.boxes[:, 2].argmax()])
+    for image in islice(images, 0, None, max(1, count // most)):
+        pixels = decode(image.as_py(), Limits()).pixels
+        margin = round(_MARGIN * max(pixels.shape))
+        (found,) = detector.detect(
+            [np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "edge")]
+        )
+        if len(found):
+            landmarks.append(found.landmarks[found.boxes[:, 2].argmax()])
     return turned(pose(np.reshape(landmarks, (-1, 5, 2)).astype(np.float32)))
 
 
