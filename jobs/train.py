@@ -302,6 +302,7 @@ def make_bundle(
 ) -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
     from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
+    from lib.evaluation.honesty import turns_of
     from lib.training.card import calibrate, save, with_metrics, with_text
 
     unfinished = output / "unfinished"
@@ -330,7 +331,9 @@ def make_bundle(
         bundle = Path(temporary)
         save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
-        calibrate(bundle, label(bundle, "val"))
+        calibrate(
+            bundle, label(bundle, "val"), turns_of(LabelledFaces(data, "val"), len(labels["val"]))
+        )
         with_metrics(bundle, label(bundle, "test"))
         with_text(bundle)
         (output / "bundle").upload(bundle, last=CARD)
