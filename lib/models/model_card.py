@@ -72,6 +72,7 @@ class Training:
         teachers: models whose answers were learnt, too.
         workers: processes that trained together.
         recipe: the fields of `lib.training.recipe.Recipe`.
+        suspects_sha256: digest of the suspects that the recipe weights; None: of no audit.
     """
 
     source: str = "unknown"
@@ -85,6 +86,7 @@ class Training:
     teachers: "tuple[Teacher, ...]" = ()
     workers: int = 1
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    suspects_sha256: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Training":
