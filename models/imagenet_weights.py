@@ -9,8 +9,8 @@ instructions, and the numbers from the bytes.
 
 import io
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ KERNEL_AXES = {"Conv2D": (2, 3, 1, 0), "DepthwiseConv2D": (2, 3, 0, 1)}
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
 _LENGTH = 8  # bytes of the int64 before the numbers of a tensor
 _PICKLES_BEFORE = 3  # magic number, version, sizes of types
-_FURTHER_WORDS = {"storage", "cpu"}
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -55,29 +54,53 @@ def main() -> None:
 
 
 def read(data: bytes) -> Tensors:
-    """The numbers of each tensor, flat, by name, of a file that Torch wrote before version 1.6.
+    """The tensors by name, in the order of the layers, of a file that Torch wrote before version 1.6.
 
     Raises:
         ValueError: it is no such file.
     """
     stream = io.BytesIO(data)
     for _ in range(_PICKLES_BEFORE):
-        _words(stream)
-    words = [word for word in _words(stream) if word not in _FURTHER_WORDS]
-    name_of = {key: name for name, key in pairwise(words) if "." in name and key.isdigit()}
-    tensors: Tensors = {}
-    keys = _words(stream)
+        _skip(stream)
+    layouts = _layouts(stream)
+    keys = [value for _, value in _instructions(stream) if isinstance(value, str)]
     start = stream.tell()
+    tensors: Tensors = {}
     for key in keys:
+        name, size, strides = layouts[key]
         count = int(np.frombuffer(data, "<i8", 1, start)[0])
         # The counters of steps, which nobody needs, are the only integers.
-        dtype = "<i8" if name_of[key].endswith("num_batches_tracked") else "<f4"
+        dtype = np.dtype("<i8" if name.endswith("num_batches_tracked") else "<f4")
         values = np.frombuffer(data, dtype, count, start + _LENGTH)
-        tensors[name_of[key]] = values
+        # Kernels that came from TensorFlow kept its order of numbers, and have strides that say so.
+        steps = [stride * dtype.itemsize for stride in strides]
+        tensors[name] = np.lib.stride_tricks.as_strided(values, size, steps, writeable=False)
         start += _LENGTH + values.nbytes
     if start != len(data):
         raise ValueError(f"{len(data) - start} bytes are left over: not the expected file")
-    return {name: tensors[name] for name in name_of.values()}
+    return {name: tensors[name] for name, _, _ in layouts.values()}
+
+
+def _layouts(stream: io.BytesIO) -> dict[str, tuple[str, list[int], list[int]]]:
+    """Name, size and strides of each tensor by the key of its numbers, from the next pickle."""
+    layouts, name, key = {}, "", ""
+    numbers: list[int] | None = None
+    for code, value in _instructions(stream):
+        if code == "BINUNICODE" and "." in value:
+            name = value
+        elif code == "BINUNICODE" and value.isdigit():
+            key = value
+        elif code == "BINPERSID":
+            numbers = []
+        elif (
+            code == "NEWFALSE" and numbers is not None
+        ):  # the tensor takes no gradient: it ends here
+            rank = len(numbers) // 2
+            layouts[key] = name, numbers[1 : 1 + rank], numbers[1 + rank :]
+            numbers = None
+        elif code.startswith("BININT") and numbers is not None:
+            numbers.append(int(value))
+    return layouts
 
 
 def fill(backbone: Any, tensors: Tensors) -> None:
@@ -87,10 +110,7 @@ def fill(backbone: Any, tensors: Tensors) -> None:
     for layer in backbone.layers:
         kind = type(layer).__name__
         if kind in KERNEL_AXES:
-            axes = KERNEL_AXES[kind]
-            (kernel,) = layer.get_weights()
-            shape = [kernel.shape[axes.index(axis)] for axis in range(len(axes))]
-            layer.set_weights([tensors[f"{next(kernels)}.weight"].reshape(shape).transpose(axes)])
+            layer.set_weights([tensors[f"{next(kernels)}.weight"].transpose(KERNEL_AXES[kind])])
         elif kind == "BatchNormalization":
             name = next(norms)
             layer.set_weights([tensors[f"{name}.{part}"] for part in NORMALISATION])
@@ -103,10 +123,14 @@ def _modules(tensors: Tensors) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
 
 
-def _words(stream: io.BytesIO) -> list[str]:
-    """The texts of the next pickle, in their order; the stream stands behind it then."""
-    texts = (value for code, value, _ in pickletools.genops(stream) if code.name == "BINUNICODE")
-    return [str(value) for value in texts]
+def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
+    """Names and arguments of the instructions of the next pickle; the stream stands behind it then."""
+    return ((code.name, value) for code, value, _ in pickletools.genops(stream))
+
+
+def _skip(stream: io.BytesIO) -> None:
+    for _ in _instructions(stream):
+        pass
 
 
 if __name__ == "__main__":
