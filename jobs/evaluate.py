@@ -48,6 +48,7 @@ class Options:
         data: Folder or s3:// prefix of labelled faces, with split=train, split=val and split=test in it.
         split: Which of these faces.
         model: Bundle folder of the model, or s3:// prefix of one; models/default if not given.
+        mirror: Label by the mean over each face and its mirror image.
         labels: Folder or s3:// prefix of label files.
         truth: Table with a row for each image, .csv or .parquet.
         columns: What the columns of the table are called.
@@ -59,6 +60,7 @@ class Options:
     split: Split = "test"
     model: str | None = None
     detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = NO_DETECTOR
+    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     labels: str | None = None
     truth: Path | None = None
     columns: TruthColumns = field(default_factory=TruthColumns)
@@ -71,10 +73,10 @@ class Options:
         Raises:
             UserError: names the options.
         """
-        of_model = self.data is not None or self.model is not None
+        of_model = self.data is not None or self.model is not None or self.mirror
         of_labels = self.labels is not None or self.truth is not None
         if of_model and of_labels:
-            raise UserError("--model and --data, or --labels and --truth: not both")
+            raise UserError("--model, --data and --mirror, or --labels and --truth: not both")
         if of_labels and (self.labels is None or self.truth is None):
             raise UserError("--labels and --truth need each other")
         if not of_labels and self.data is None:
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.data is not None:
         faces = LabelledFaces(folder(options.data, storage), options.split)
         bundle = read_bundle(folder(options.model or DEFAULT_MODEL, storage))
-        comparison = label_faces(bundle, faces, options.detector_spec)
+        comparison = label_faces(bundle, faces, options.detector_spec, mirror=options.mirror)
     else:
         comparison = match_labels(options, storage)
     return conclude(comparison, options.output)

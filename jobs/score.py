@@ -67,6 +67,8 @@ class Options:
         precision: What the networks compute in. auto: float32 on CPUs; on GPUs float16 or bfloat16 where
             the ages stay within 0.05 years of float32's on average, as each worker measures at its start.
             bfloat16 is faster on the CPUs that have it, too, for large networks.
+        mirror: Label by the mean over each face and its mirror image, in twice the model's time; the
+            card says what it gains.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
         limit: Label only the first N images.
         column: The column of tables that holds the images, or their names; found by itself if there
@@ -93,6 +95,7 @@ class Options:
     model: str = "models/default"
     detector: Annotated[DetectorName, tyro.conf.arg(help=DETECTOR_HELP)] = DEFAULT_DETECTOR
     precision: PrecisionChoice = "auto"
+    mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     limit: int | None = None
     column: str | None = None
@@ -174,6 +177,7 @@ class Options:
             "age_distribution": self.age_distribution,
             # Outputs of the default go on, also those from before there was a choice.
             "precision": None if self.precision == "auto" else self.precision,
+            "mirror": self.mirror or None,
             "all_files": self.all_files or None,
         }
 
@@ -310,6 +314,7 @@ def run_pipeline(
         age_distribution=options.age_distribution,
         carry=options.carry,
         precision=options.precision,
+        mirror=options.mirror,
     )
     writer = RowWriter(output / "labels", start=uuid.uuid4().hex)
     files = tuple(f"{remaining.path}/{name}" for name in remaining.files())

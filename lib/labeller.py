@@ -137,6 +137,7 @@ class Labeller:
         model: bundle folder of the model, or s3:// prefix of one.
         detector: finds the faces; "none": the images are face crops.
         precision: what the networks compute in.
+        mirror: label by the mean over each face and its mirror image, which takes twice the model's time.
         threads: for the computations; the CPUs of this process if not given.
         limits: what is not decoded.
         storage: how files are reached.
@@ -150,6 +151,7 @@ class Labeller:
         model: str | Path = DEFAULT_MODEL,
         detector: DetectorName = DEFAULT_DETECTOR,
         precision: Precision = "float32",
+        mirror: bool = False,
         threads: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         storage: StorageOptions = StorageOptions(),  # noqa: B008
@@ -160,7 +162,7 @@ class Labeller:
         self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [
             Detect(spec, bundle.crop, limits, threads),
-            Predict(bundle, tuple(bundle.networks), threads, precision),
+            Predict(bundle, tuple(bundle.networks), threads, precision, mirror=mirror),
             Label(bundle, with_distribution=True, keys=()),
         ]
         self._chain: Chain | None = None

@@ -30,7 +30,7 @@ def make_faces(folder: Path, train: int, val: int, test: int = 20) -> Path:
         )
         target = folder / f"split={split}"
         target.mkdir(parents=True)
-        pq.write_table(table, target / "part-0.parquet", row_group_size=7)
+        pq.write_table(table, target / "part-0.parquet", row_group_size=64)
     return folder
 
 

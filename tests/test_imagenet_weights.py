@@ -29,7 +29,7 @@ class Tensor:
     """As Torch pickles one."""
 
     def __init__(self, storage: Storage, size: tuple[int, ...], strides: tuple[int, ...]) -> None:
-        self.arguments = (storage, 0, size, strides, False, OrderedDict())
+        self.arguments: tuple[Any, ...] = (storage, 0, size, strides, False, OrderedDict())
 
 
 @pytest.fixture

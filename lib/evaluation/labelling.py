@@ -30,6 +30,7 @@ def label_faces(
     faces: LabelledFaces,
     detector: DetectorSpec = DetectorSpec(NO_DETECTOR),  # noqa: B008 - it is frozen
     placement: Placement = Placement(),  # noqa: B008
+    mirror: bool = False,
 ) -> Comparison:
     """Label faces with a model, and put the truth beside the labels.
 
@@ -38,34 +39,31 @@ def label_faces(
         faces: with at least one face.
         detector: finds the faces again; none: they are face crops.
         placement: what is wanted of the cluster's pools.
+        mirror: label by the mean over each face and its mirror image.
 
     Raises:
         UserError: what stopped the run.
     """
     truth = faces.truth()
     log.info("%s faces to label", f"{len(truth):,}")
-    labels = _labels(bundle, faces, detector, placement, len(truth))
-    rows = pc.index_in(truth["sha256"], labels["uri"])
-    if rows.null_count:
-        raise RuntimeError(f"{rows.null_count} faces have come back without a label row")
+    rows = Rows(tuple(faces.files), faces.folder.filesystem, len(truth), IMAGE_COLUMNS)
+    labelling = Labelling(
+        ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True, mirror=mirror
+    )
+    tables = label_rows(rows, labelling, placement)
+    labels = pa.concat_tables([t.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]) for t in tables])
+    places = pc.index_in(truth["sha256"], labels["uri"])
+    if places.null_count:
+        raise RuntimeError(f"{places.null_count} faces have come back without a label row")
     about = {
         "model": model_id(bundle),
         "data": str(faces.folder),
         "split": faces.split,
         "data_sha256": digest(truth["sha256"]),
         "detector": detector.digest(),
+        "mirror": mirror,
     }
-    return Comparison(truth, labels.take(rows), about)
-
-
-def _labels(
-    bundle: Bundle, faces: LabelledFaces, detector: DetectorSpec, placement: Placement, count: int
-) -> pa.Table:
-    """The label rows of all faces, in any order, with the columns that are compared."""
-    rows = Rows(tuple(faces.files), faces.folder.filesystem, count, IMAGE_COLUMNS)
-    labelling = Labelling(ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True)
-    tables = label_rows(rows, labelling, placement)
-    return pa.concat_tables([t.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]) for t in tables])
+    return Comparison(truth, labels.take(places), about)
 
 
 def label_rows(

@@ -29,6 +29,23 @@ class Predictor(Protocol):
         """
 
 
+class Mirrored:
+    """A predictor that also looks at the mirror image of each crop, and gives the mean of both.
+
+    Args:
+        predictor: of the crops.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """See `Predictor`."""
+        both = self._predictor(np.concatenate([crops, crops[:, :, ::-1]]))
+        count = len(crops)
+        return {task: np.float32(0.5) * (of[:count] + of[count:]) for task, of in both.items()}
+
+
 def load_predictor(
     bundle: Bundle,
     tasks: Sequence[str],

@@ -28,6 +28,7 @@ def label_dataset(
     detector: DetectorName = DEFAULT_DETECTOR,
     precision: PrecisionChoice = "auto",
     age_distribution: bool = False,
+    mirror: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     storage: StorageOptions = StorageOptions(),  # noqa: B008
 ) -> ray.data.Dataset:
@@ -45,6 +46,7 @@ def label_dataset(
         precision: what the networks compute in; "auto": float32 on CPUs, and on GPUs half precision
             where the ages stay within 0.05 years of float32's on average.
         age_distribution: add the distribution of each age, too: 101 numbers.
+        mirror: label by the mean over each face and its mirror image.
         limits: what is not decoded.
         storage: how files are reached.
 
@@ -70,6 +72,7 @@ def label_dataset(
         precision=precision,
         keys=("row",),
         finish=(UnpackRow(),),
+        mirror=mirror,
     )
     placement = Placement(reserved_cpus=OTHERS_CPUS)
     pools = labelling.pools(

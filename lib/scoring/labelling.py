@@ -52,6 +52,7 @@ class Labelling:
         keys: columns of the rows that name an image, which the labels begin with.
         finish: stages for the label rows.
         precision: what the networks compute in.
+        mirror: give the mean over each face and its mirror image.
     """
 
     source: Stage
@@ -63,6 +64,7 @@ class Labelling:
     precision: PrecisionChoice = "float32"
     keys: tuple[str, ...] = KEYS
     finish: tuple[Stage, ...] = ()
+    mirror: bool = False
 
     def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
         """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
@@ -99,7 +101,9 @@ class Labelling:
             detect = DetectInBatches if on_gpu else Detect
             chain.append(detect(self.detector, self.bundle.crop, self.limits, pool.threads))
         if tasks := tuple(stage for stage in pool.stages if stage != FACES):
-            chain.append(Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus))
+            chain.append(
+                Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus, self.mirror)
+            )
         if last:
             chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
             chain.extend(self.finish)

@@ -181,6 +181,7 @@ def test_a_model_on_labelled_faces(
         "split": "test",
         "data_sha256": hashlib.sha256(digests.encode()).hexdigest(),
         "detector": "none",
+        "mirror": False,
     }
     assert result["versions"]["ray"]
     assert result["count"] == COUNT

@@ -23,11 +23,16 @@ def test_the_output_may_lie_in_the_archive(tmp_path: Path, output: str) -> None:
     assert found.skipped == {"output of a run": 1}
 
 
-def test_all_files_are_another_run(model: Path) -> None:
+@pytest.mark.parametrize("option", ["all_files", "mirror"])
+def test_an_option_makes_another_run(option: str, model: Path) -> None:
     """Outputs of earlier versions go on: without the option there is nothing to compare."""
     bundle = read_bundle(model)
     usual = Options(("x",), "out").fingerprint(bundle)
-    all_files = Options(("x",), "out", all_files=True)
-    assert usual["all_files"] is None
-    assert all_files.fingerprint(bundle) == {**usual, "all_files": True}
-    assert reading_of(all_files, all_files.storage, folder("out")).all_files
+    changed = Options(("x",), "out", **{option: True})  # type: ignore[arg-type]
+    assert usual[option] is None
+    assert changed.fingerprint(bundle) == {**usual, option: True}
+
+
+def test_all_files_are_read() -> None:
+    options = Options(("x",), "out", all_files=True)
+    assert reading_of(options, options.storage, folder("out")).all_files

@@ -11,6 +11,7 @@ from lib.models.backbones.compact import COMPACT
 from lib.models.backbones.dlib_resnet import DLIB_RESNET
 from lib.models.backbones.efficientnet_lite import EFFICIENTNET_LITE0
 from lib.models.backbones.efficientnet_v2 import EFFICIENTNETV2_B0
+from lib.models.backbones.mobilenet import MOBILENET
 from lib.models.backbones.vgg_face import VGG_FACE
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ BACKBONES = {
     "dlib-resnet": DLIB_RESNET,
     "efficientnet-lite0": EFFICIENTNET_LITE0,
     "efficientnetv2-b0": EFFICIENTNETV2_B0,
+    "mobilenet": MOBILENET,
 }
 
 if TYPE_CHECKING:

