@@ -1,10 +1,9 @@
 """How likely the labels of a face are wrong, and what kind of fault it is.
 
-Before looking, a label counts as wrong with the probability `PRIOR`, and a wrong label as drawn from all
-labels of the data set. What the models say then gives, by the rule of Bayes, the probability that it is
-wrong: the odds are PRIOR / (1 - PRIOR) times the share of the label in the data set over the
-probability that the models give it. That has one scale for ages and genders, and the models'
-own uncertainty is in it.
+Before looking, a label counts as wrong with the probability `PRIOR`, and a wrong one is any of the
+classes, all equally likely. What the models say then gives, by the rule of Bayes, the probability that
+it is wrong: the odds are PRIOR / (1 - PRIOR) times the share of one class over the probability that the
+models give the label. That has one scale for ages and genders, and the models' own uncertainty is in it.
 """
 
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lib.audit.faces import UNKNOWN, FaceLabels
 from lib.audit.look import UNREADABLE
 from lib.audit.opinions import Opinions
 from lib.tasks.expectation import AGE_CLASSES
+from lib.tasks.gender import GENDERS
 
 PRIOR = 0.033
 """The mean share of wrong labels in ten well-kept data sets: Northcutt, Athalye and Mueller 2021,
@@ -112,11 +112,8 @@ def gender_bounds(labelled: NDArray[np.int8], female: Floats) -> tuple[float, fl
 
 def gender_odds(labelled: NDArray[np.int8], female: Floats) -> Floats:
     """Log odds that a gender is wrong, (n,); NaN where there is no label or no opinion."""
-    known = labelled != UNKNOWN
-    share = (labelled[known] == 1).mean() if known.any() else 0.5
     says = np.where(labelled == 1, female, 1 - female)
-    of_label = np.where(labelled == 1, share, 1 - share)
-    return np.where(known, _log_odds(of_label, says), np.nan)
+    return np.where(labelled != UNKNOWN, _log_odds(says, len(GENDERS)), np.nan)
 
 
 def age_odds(labels: FaceLabels, density: Floats) -> Floats:
@@ -124,18 +121,9 @@ def age_odds(labels: FaceLabels, density: Floats) -> Floats:
 
     Args:
         labels: of n faces.
-        density: (n,), the probability of the labelled age, or of one year of the labelled band.
+        density: (n,), the probability of the labelled age, or the mean of the years of the labelled band.
     """
-    known = labels.age_low != UNKNOWN
-    low, high = (np.clip(ages, 0, AGE_CLASSES - 1) for ages in (labels.age_low, labels.age_high))
-    # Faces of each age, those of a band shared out over its years: as sums of differences.
-    each = np.where(known, 1.0 / (high - low + 1.0), 0.0)
-    changes = np.bincount(low, each, AGE_CLASSES + 1)
-    changes -= np.bincount(high + 1, each, AGE_CLASSES + 1)
-    share = np.maximum(np.cumsum(changes)[:AGE_CLASSES] / max(1, known.sum()), _LEAST)
-    before = np.concatenate([[0.0], np.cumsum(share)])
-    of_label = (before[high + 1] - before[low]) / (high - low + 1)
-    return np.where(known, _log_odds(of_label, density), np.nan)
+    return np.where(labels.age_low != UNKNOWN, _log_odds(density, AGE_CLASSES), np.nan)
 
 
 def conflicting(picture: NDArray[np.int64], labels: FaceLabels) -> Mask:
@@ -153,9 +141,9 @@ def conflicting(picture: NDArray[np.int64], labels: FaceLabels) -> Mask:
     return found
 
 
-def _log_odds(share: Floats, probability: Floats) -> Floats:
+def _log_odds(probability: Floats, classes: int) -> Floats:
     prior = np.log(PRIOR / (1 - PRIOR))
-    return prior + np.log(np.maximum(share, _LEAST)) - np.log(np.maximum(probability, _LEAST))
+    return prior - np.log(classes) - np.log(np.maximum(probability, _LEAST))
 
 
 def _evidence(odds: Floats) -> Floats:

@@ -17,7 +17,10 @@ from tests.made_faces import make_faces
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Row groups of 7 faces."""
-    return make_faces(tmp_path_factory.mktemp("audited") / "faces", train=30, val=9, test=10)
+    faces = make_faces(tmp_path_factory.mktemp("audited") / "faces", train=30, val=9, test=10)
+    for file in faces.glob("*/*.parquet"):
+        pq.write_table(pq.ParquetFile(file).read(), file, row_group_size=7)
+    return faces
 
 
 @pytest.fixture

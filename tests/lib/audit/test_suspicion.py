@@ -115,22 +115,13 @@ def test_the_most_suspect_of_a_kind_come_first(
 
 
 def test_the_odds_follow_the_rule_of_bayes() -> None:
-    """Half of the labels are female: the models' 0.9 of male for a female label."""
-    odds = gender_odds(np.array([1, 0], np.int8), np.array([0.1, 0.1]))
+    """A wrong gender is one of two, a wrong age one of 101."""
     prior = PRIOR / (1 - PRIOR)
-    np.testing.assert_allclose(np.exp(odds), [prior * 0.5 / 0.1, prior * 0.5 / 0.9])
-    ages = age_odds(labels([1] * 4, [20, 20, 20, 60]), np.array([0.1, 0.2, 0.1, 0.25]))
-    np.testing.assert_allclose(np.exp(ages[[0, 3]]), [prior * 0.75 / 0.1, prior * 0.25 / 0.25])
-
-
-def test_a_band_counts_as_its_years() -> None:
-    """Shares of the data: four of ten years each a tenth and a half, the others a tenth."""
-    of = labels([1, 1], [20, 22], [29, 23])
-    odds = age_odds(of, np.array([0.05, 0.05]))
-    prior = PRIOR / (1 - PRIOR)
-    each = np.full(10, 0.05)
-    each[2:4] += 0.25
-    expected = prior * np.array([each.mean(), each[2:4].mean()]) / 0.05
+    odds = gender_odds(np.array([1, 0, UNKNOWN], np.int8), np.array([0.1, 0.1, 0.1]))
+    np.testing.assert_allclose(np.exp(odds), [prior * 0.5 / 0.1, prior * 0.5 / 0.9, np.nan])
+    of = labels([1] * 3, [20, 60, UNKNOWN], [20, 69, UNKNOWN])
+    odds = age_odds(of, np.array([0.1, 0.005, 0.1]))
+    expected = [prior / 101 / 0.1, prior / 101 / 0.005, np.nan]
     np.testing.assert_allclose(np.exp(odds), expected)
 
 
