@@ -24,7 +24,7 @@ GENDER, AGE, DUPLICATE, NO_FACE, SEVERAL = KINDS = (
     "gender_contradicted", "age_off", "duplicate", "not_a_face", "two_faces",
 )  # fmt: skip
 MEANINGS = {
-    GENDER: "the models are as sure of the other gender as they are, on average, where it is labelled",
+    GENDER: "the models say the other gender, as surely as they do on average where it is labelled",
     AGE: "the labelled age lies outside the models' 99% interval",
     DUPLICATE: "the same picture has other labels elsewhere in the data",
     NO_FACE: "the detector finds no face in the picture, or the picture cannot be read",
@@ -71,8 +71,9 @@ def suspicion(labels: FaceLabels, opinions: Opinions) -> Suspicion:
     """Judge all labels."""
     female = opinions.mean("female")
     bounds = gender_bounds(labels.female, female)
-    contradicted = ((labels.female == 0) & (female >= bounds[0])) | (
-        (labels.female == 1) & (1 - female >= bounds[1])
+    # Models that cannot tell genders are sure of none.
+    contradicted = ((labels.female == 0) & (female > 0.5) & (female >= bounds[0])) | (
+        (labels.female == 1) & (female < 0.5) & (1 - female >= bounds[1])
     )
     low, high = opinions.mean("age_low"), opinions.mean("age_high")
     known = labels.age_low != UNKNOWN

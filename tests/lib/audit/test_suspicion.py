@@ -145,6 +145,16 @@ def test_a_gender_contradicts_from_the_mean_certainty_of_the_other_label() -> No
     assert suspicion(of, opinions).kinds[GENDER].tolist() == expected
 
 
+def test_models_that_cannot_tell_genders_contradict_none() -> None:
+    of = labels([1, 0, 1, 0], [30] * 4)
+    opinions = Opinions.none(4)
+    opinions.add(opinion(of, female=np.full(4, 0.5)))
+    assert not suspicion(of, opinions).suspect.any()
+    opinions = Opinions.none(4)
+    opinions.add(opinion(of, female=np.full(4, 0.4)))
+    assert suspicion(of, opinions).kinds[GENDER].tolist() == [True, False, True, False]
+
+
 def test_what_nobody_knows_is_not_suspect() -> None:
     of = labels([UNKNOWN, 1], [UNKNOWN, 20])
     opinions = Opinions.none(2)
