@@ -126,7 +126,7 @@ def test_every_block_of_commands_works(
     assert str(statuses[0]["counts"]) in done.stdout
     people = pq.read_table(data / "labels-of-people" / "labels").to_pylist()
     assert {row["person_id"]: row["status"] for row in people} == {"7": "ok", "8": "not_found"}
-    assert done.stdout.count("checked: jobs.train") == 3
+    assert done.stdout.count("checked: jobs.train") == 4
     assert "-m jobs.score --images" in done.stdout  # the recipe of `make score`
     assert (data / "report.html").stat().st_size > 100_000
     assert len(list((data / "report-pictures").iterdir())) == 7

@@ -9,6 +9,7 @@ import pytest
 from tests.ray_head import PROJECT
 
 ROOMS = (
+    ("audit",),
     ("report", "training"),
     ("evaluation",),
     ("datasets",),

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +50,8 @@ def label_faces(
     labelling = Labelling(
         ReadLabelledFaces(), detector, Limits(), bundle, age_distribution=True, mirror=mirror
     )
-    labels = _labels(rows, labelling, placement)
+    tables = label_rows(rows, labelling, placement)
+    labels = pa.concat_tables([t.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]) for t in tables])
     places = pc.index_in(truth["sha256"], labels["uri"])
     if places.null_count:
         raise RuntimeError(f"{places.null_count} faces have come back without a label row")
@@ -65,26 +66,39 @@ def label_faces(
     return Comparison(truth, labels.take(places), about)
 
 
-def _labels(rows: Rows, labelling: Labelling, placement: Placement) -> pa.Table:
-    """The label rows of all faces, in any order."""
+def label_rows(
+    rows: Rows, labelling: Labelling, placement: Placement, remedy: str = "run it again"
+) -> Iterator[pa.Table]:
+    """Label rows on this machine or on a cluster, and show the progress.
+
+    Args:
+        rows: what the source of `labelling` takes.
+        labelling: what is to be done.
+        placement: what is wanted of the cluster's pools.
+        remedy: what the user can do where the run stops.
+
+    Yields:
+        Label rows, in any order.
+
+    Raises:
+        UserError: what stopped the run.
+    """
     if on_this_machine.suits(placement):
-        return _collect(on_this_machine.label_here(rows, labelling), rows.count)
+        yield from _counted(on_this_machine.label_here(rows, labelling), rows.count)
+        return
     # Ray takes seconds to import: an option that cannot work is refused long before.
     from lib.scoring.pipeline import labelled
 
-    with labelled(rows, labelling, placement, "run it again") as labels:
-        return _collect(
-            labels.rows.iter_batches(batch_size=None, batch_format="pyarrow"), rows.count
-        )
+    with labelled(rows, labelling, placement, remedy) as labels:
+        tables = labels.rows.iter_batches(batch_size=None, batch_format="pyarrow")
+        yield from _counted(tables, rows.count)
 
 
-def _collect(tables: Iterable[Any], count: int) -> pa.Table:
-    """Wait for all label rows, and keep the columns that are compared."""
+def _counted(tables: Iterable[Any], count: int) -> Iterator[pa.Table]:
+    """The tables, with a line now and then that says how many of the rows there were."""
     counts: Counter[str] = Counter()
-    parts = []
     # While a cluster runs, standard error is not the one of the start of the program.
     with Progress(count, counts.copy, sys.stderr):
         for table in tables:
-            parts.append(table.select([*LABEL_COLUMNS, *WELCOME_COLUMNS]))
             counts.update(table["status"].to_pylist())
-    return pa.concat_tables(parts)
+            yield table

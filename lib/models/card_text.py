@@ -12,6 +12,8 @@ from lib.tasks.age import AGE
 from lib.tasks.task import Metrics, TextTable
 from lib.tasks.under_age import UNDER_FIGURES, operating_table
 
+MIRRORED = "test_mirrored"
+"""Key of the figures of the split test where faces and their mirror images are averaged."""
 _TEMPLATE = Path(__file__).with_name("CARD.md.jinja")
 
 
@@ -19,7 +21,7 @@ def as_markdown(card: ModelCard) -> str:
     """Describe a model.
 
     Args:
-        card: of a bundle that jobs.train has made, with `metrics` of the split test.
+        card: of a bundle, with `metrics` of the split test.
 
     Raises:
         ValueError: it has no training or no such metrics.
@@ -41,6 +43,7 @@ def as_markdown(card: ModelCard) -> str:
         test=test,
         introduction=introduction[:1].upper() + introduction[1:],
         rows=[row for of_task in rows.values() for row in of_task],
+        mirrored=_headlines(card.metrics.get(MIRRORED)),
         tasks=TASKS.values(),
         groups=GROUPS,
         operating=operating_table(points) if points else None,
@@ -51,6 +54,14 @@ def as_markdown(card: ModelCard) -> str:
         weak="; ".join(_weak(test)),
     )
     return "\n\n".join(_filled(part) for part in text.split("\n\n"))
+
+
+def _headlines(figures: Metrics | None) -> str:
+    """The main figure of each task that was measured, in words."""
+    if figures is None:
+        return ""
+    known = [task for task in TASKS.values() if task.card_rows(figures)]
+    return "; ".join(f"{task.headline_title} {task.headline_text(figures)}" for task in known)
 
 
 def _filled(part: str) -> str:

@@ -74,6 +74,7 @@ class Training:
         teachers: models whose answers were learnt, too.
         workers: processes that trained together.
         recipe: the fields of `lib.training.recipe.Recipe`.
+        suspects_sha256: digest of the suspects that the recipe weights; None: of no audit.
     """
 
     source: str = "unknown"
@@ -87,6 +88,7 @@ class Training:
     teachers: "tuple[Teacher, ...]" = ()
     workers: int = 1
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    suspects_sha256: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Training":
@@ -141,6 +143,7 @@ class ModelCard:
         metrics: by split, what `lib.evaluation.metrics.evaluate` returns.
         preprocessing: name in `lib.models.preprocessing`, of imported models.
         sources: file and digest that each network was imported from.
+        calibration_data: faces that calibrated an imported model, in words.
     """
 
     name: str
@@ -158,6 +161,7 @@ class ModelCard:
     metrics: Mapping[str, Any] | None = None
     preprocessing: str | None = None
     sources: Mapping[str, NetworkFile] | None = None
+    calibration_data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; what is not known is left out."""
@@ -200,7 +204,7 @@ class ModelCard:
 
 _FACTS = (
     "inference", "under_age", "certainty", "training", "code", "validation", "metrics",
-    "preprocessing", "sources",
+    "preprocessing", "sources", "calibration_data",
 )  # fmt: skip
 
 

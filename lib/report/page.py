@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -243,8 +244,19 @@ class Report:
 
 def html(report: Report) -> str:
     """The page: one file that loads nothing, and that runs nothing but its own script."""
+    return render(_HERE / "page.html.jinja", _HERE / "page.js", report=report)
+
+
+def render(template: Path, script: Path | None, **values: Any) -> str:
+    """Fill the template of a page, which escapes everything.
+
+    Args:
+        template: gets `style`, `script` and `policy`, besides the values.
+        script: the only one that the page runs; None: it runs none.
+        values: for the template.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(template.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -256,9 +268,9 @@ def html(report: Report) -> str:
         "words": lambda name: name.replace("_", " "),
     }
     style = _variables() + (_HERE / "page.css").read_text("utf-8")
-    script = (_HERE / "page.js").read_text("utf-8")
-    return environment.get_template("page.html.jinja").render(
-        report=report, style=Markup(style), script=Markup(script), policy=_policy(style, script)
+    code = "" if script is None else script.read_text("utf-8")
+    return environment.get_template(template.name).render(
+        **values, style=Markup(style), script=Markup(code), policy=_policy(style, code)
     )
 
 

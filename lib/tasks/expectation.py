@@ -64,6 +64,44 @@ def age_interval(
     return np.clip(low, 0.0, 100.0), np.clip(high, 0.0, 100.0)
 
 
+def age_density(
+    probabilities: ArrayLike, low: ArrayLike, high: ArrayLike, scale: ArrayLike = 1.0
+) -> NDArray[np.float64]:
+    """Give the probability of an age, or the mean probability of the years of a band.
+
+    The classes stand for years as in `age_interval`, and the distribution is stretched about the
+    expected age by the same scale.
+
+    Args:
+        probabilities: (n, 101), as for `expected_age`.
+        low, high: first and last whole year, (n,) each; the same for an exact age.
+        scale: of each face, (n,), or of all.
+
+    Returns:
+        float64 (n,), at most about 1.
+    """
+    p = _distributions(probabilities)
+    mean, _ = expected_age(p)
+    first, last = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    factor = np.asarray(scale, np.float64)
+    cumulative = np.concatenate([np.zeros((len(p), 1)), np.cumsum(p, axis=1)], axis=1)
+    # The edge of class i is at i - 0.5, where `cumulative` is its element i.
+    below, above = (
+        _between(cumulative, mean + (end - mean) / factor + 0.5)
+        for end in (first - 0.5, last + 0.5)
+    )
+    return np.maximum(above - below, 0.0) / (last - first + 1.0)
+
+
+def _between(values: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interpolate in each row, at its position, between neighbours."""
+    rows = np.arange(len(values))
+    positions = np.clip(positions, 0.0, values.shape[1] - 1)
+    left = np.minimum(positions.astype(np.int64), values.shape[1] - 2)
+    share = positions - left
+    return (1.0 - share) * values[rows, left] + share * values[rows, left + 1]
+
+
 def distribution_sums(
     probabilities: NDArray[np.float32], classes: NDArray[Any]
 ) -> NDArray[np.float64]:

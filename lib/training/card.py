@@ -12,11 +12,11 @@ from lib.evaluation.honesty import fit_certainty, fit_under, honesty
 from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.models.backbones.registry import BackboneName
 from lib.models.bundle import read_bundle, write_bundle, write_card
-from lib.models.card_text import as_markdown
+from lib.models.card_text import MIRRORED, as_markdown
 from lib.models.inference_graph import with_inference_graph
 from lib.models.model_card import ModelCard, Training
 from lib.network_input import CropSpec
-from lib.tasks import TASKS
+from lib.tasks import GROUPS, TASKS
 from lib.tasks.gender import GENDER
 from lib.tasks.task import Floats
 from lib.training.checkpoint import read_checkpoint
@@ -113,12 +113,20 @@ def calibrate(folder: Path, validation: Comparison, turns: Floats) -> None:
     write_card(folder, card)
 
 
-def with_metrics(folder: Path, test: Comparison) -> None:
-    """Write to the card how good the bundle is on faces that chose nothing."""
+def with_metrics(folder: Path, test: Comparison, mirrored: Comparison) -> None:
+    """Write to the card how good the bundle is on faces that chose nothing.
+
+    Args:
+        folder: of the bundle.
+        test: the faces as the bundle labels them.
+        mirrored: the same by the mean over each face and its mirror image.
+    """
     card = read_bundle(folder).card
     points = card.under_age.operating_points if card.under_age else ()
     figures = evaluate(AllPredictions.of(test)) | honesty(test, points)
-    write_card(folder, replace(card, metrics={"test": figures}))
+    of_mirrored = evaluate(AllPredictions.of(mirrored))
+    overall = {key: value for key, value in of_mirrored.items() if key not in GROUPS.values()}
+    write_card(folder, replace(card, metrics={"test": figures, MIRRORED: overall}))
 
 
 def with_text(folder: Path) -> None:

@@ -7,7 +7,7 @@ it copies the encoded ones to a disk of its own.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,14 @@ class Faces:
         rows: int64 (n,), of the decoder's pictures those that are meant.
         classes: as of `Labels`, of these.
         spans: as of `Labels`, of these.
+        weights: float32 (n,), how much each of them counts, above 0; None: all the same.
     """
 
     decoder: FaceDecoder
     rows: NDArray[np.int64]
     classes: Classes
     spans: Classes = field(default_factory=dict)
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,12 +77,25 @@ class Faces:
         """
         return self.decoder(self.rows[some])
 
-    def part(self, some: slice) -> "Faces":
+    def part(self, some: slice | NDArray[np.bool_]) -> "Faces":
         """Only some of the faces."""
         classes, spans = (
             {task: of[some] for task, of in labels.items()} for labels in (self.classes, self.spans)
         )
-        return Faces(self.decoder, self.rows[some], classes, spans)
+        weights = None if self.weights is None else self.weights[some]
+        return Faces(self.decoder, self.rows[some], classes, spans, weights)
+
+    def weighted(self, weights: NDArray[np.float32]) -> "Faces":
+        """The same with weights, float32 (n,), without the faces whose weight is 0.
+
+        Raises:
+            UserError: the weights are of another number of faces.
+        """
+        if len(weights) != len(self):
+            raise UserError(
+                f"{len(self)} faces have {len(weights)} weights; start again when nothing changes them"
+            )
+        return replace(self, weights=weights).part(weights > 0)
 
 
 def read_labels(faces: LabelledFaces, tasks: Sequence[str] = tuple(TASKS)) -> Labels:

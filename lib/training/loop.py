@@ -364,8 +364,8 @@ _POLICY = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 
 
 def face_weights(faces: Faces, recipe: Recipe) -> NDArray[np.float32]:
-    """How much each face counts, float32 (n,); 1 on average where one task alone has weights."""
-    weights = np.ones(len(faces), np.float32)
+    """How much each face counts, float32 (n,): the product of its own weight and those of the tasks."""
+    weights = np.ones(len(faces), np.float32) if faces.weights is None else faces.weights.copy()
     for name in recipe.tasks:
         weights *= TASKS[name].face_weights(faces.classes[name], recipe)
     return weights

@@ -39,6 +39,7 @@ class Recipe:
         expectation_weight: Of the distance between expected and true age in the age loss.
         gender_weight: Of the gender loss.
         age_reweighting: Power of the inverse frequency with which faces of rare ages count more: 0 to 1.
+        suspect_weight: Factor on the loss of faces that --suspects marks, 0 to 1; 0 leaves them out.
         mixup: Strength of the blending of pairs of faces (alpha of Zhang et al. 2018); 0: none.
         distillation: Share of the teachers' answers in what is learnt; the rest are the labels.
         dropout: Share of the features that the heads do not see in a step.
@@ -65,6 +66,7 @@ class Recipe:
     expectation_weight: float = 0.1
     gender_weight: float = 1.5
     age_reweighting: float = 0.0
+    suspect_weight: float = 0.0
     mixup: float = 0.0
     distillation: float = 0.7
     dropout: float = 0.3
@@ -99,6 +101,7 @@ class Recipe:
         for name in ("ema_momentum", "dropout"):
             self._demand(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._demand("distillation", 0 <= self.distillation <= 1, "in 0..1")
+        self._demand("suspect_weight", 0 <= self.suspect_weight <= 1, "in 0..1")
         self._demand("age_reweighting", 0 <= self.age_reweighting <= 1, "in 0..1")
         self._demand("age_sigma", self.age_sigma > 0, "above 0")
         self._demand("size", self.size is None or self.size >= 32, "at least 32")

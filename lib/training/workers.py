@@ -9,13 +9,16 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.collective
+from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -46,6 +49,8 @@ class Plan:
         backbone: which one.
         weights: file that it starts from.
         teachers: models whose answers are learnt, too.
+        face_weights: of a split float32 (n,): how much each face counts; one of 0 takes no part. Splits
+            that are missing count as they are.
         recipe: how to train, with nothing left to the backbone.
         checkpoint_steps: steps between two checkpoints in an epoch; 0: none in an epoch.
         pictures_after: epochs after which class separation is drawn, besides the last one.
@@ -57,6 +62,7 @@ class Plan:
     backbone: BackboneName
     weights: Path | None
     teachers: tuple[Bundle, ...]
+    face_weights: Mapping[Split, NDArray[np.float32]]
     recipe: Recipe
     checkpoint_steps: int
     pictures_after: tuple[int, ...]
@@ -181,6 +187,8 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool) -> None:
         labels = read_labels(faces, recipe.tasks)
         splits[split] = open_faces(faces, labels, side, cache_folder(), threads, memory)
         memory -= splits[split].decoder.kept_bytes
+        if split in plan.face_weights:
+            splits[split] = splits[split].weighted(plan.face_weights[split])
     ray.train.collective.barrier()
     trainer = Trainer(
         strategy,

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.train import Options, recipe_of
+from jobs.train import Options
 from lib.common.errors import UserError
 from lib.models.backbones.registry import BACKBONES
 from lib.scoring.placement import Cluster, Growth
 from lib.storage.folder import folder
 from lib.training.defaults import gpu_batch, gpu_gib, kept, uses_gpus
 from lib.training.recipe import Recipe
+from lib.training.run import recipe_of
 
 OPTIONS = Options("data", "run")
 
