@@ -1,15 +1,17 @@
 """A real Ray cluster of one or more nodes, and jobs that run on it as processes of their own."""
 
+import ctypes
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -136,7 +138,7 @@ def ray_head(
         config: settings of Ray's own.
         options: of `ray start`.
     """
-    port, dashboard_port, metrics_port = free_port(), free_port(), free_port()
+    port, dashboard_port, agent_port, metrics_port = free_ports(4)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,
@@ -153,7 +155,7 @@ def ray_head(
         command = [
             *("ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}"),
             *(f"--node-ip-address={address}", f"--dashboard-port={dashboard_port}"),
-            f"--dashboard-agent-listen-port={free_port()}",
+            f"--dashboard-agent-listen-port={agent_port}",
             f"--metrics-export-port={metrics_port}",
             *("--disable-usage-stats", f"--system-config={json.dumps(dict(config or {}))}"),
             *options,
@@ -161,8 +163,9 @@ def ray_head(
         log = Path(folder, "head.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, start_new_session=True
-            )
+                command, env=environment, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
         running = RayHead(
             {**environment, "RAY_ADDRESS": f"{address}:{port}"},
             f"http://127.0.0.1:{dashboard_port}",
@@ -177,6 +180,12 @@ def ray_head(
                 with suppress(psutil.NoSuchProcess):  # gone with another one
                     part.kill()
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """Where the tests are killed, their cluster must not go on."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def without_cluster() -> dict[str, str]:
@@ -239,6 +248,14 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 
 def free_port() -> int:
     """A port of loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    (port,) = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ports: one that is let go may be the next one to be given."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
