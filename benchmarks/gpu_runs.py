@@ -234,7 +234,7 @@ def predictor_rates(
     from lib.common.tensorflow_settings import tf
     from lib.models.tensorflow_predictor import TensorflowPredictor
 
-    tasks = tuple(bundle.networks)
+    tasks = bundle.tasks
     predictor = TensorflowPredictor(bundle, tasks, precision, (size,))
     crops = noise(size, bundle.crop.size)
     there = tf.constant(crops)

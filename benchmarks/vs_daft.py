@@ -175,7 +175,7 @@ def label_in_daft(images: Path, output: Path, detector: str) -> None:
                 [
                     Fetch(Limits.max_bytes),
                     Detect(DetectorSpec(detector), bundle.crop, Limits(), threads=1),
-                    Predict(bundle, tuple(bundle.networks), threads=1),
+                    Predict(bundle, bundle.tasks, threads=1),
                     Label(bundle),
                 ]
             )

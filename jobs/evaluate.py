@@ -31,6 +31,7 @@ from lib.storage.folder import folder
 from lib.storage.options import StorageOption, StorageOptions
 from lib.storage.parquet_folder import parquet_files, read_columns
 from lib.tasks.gender import Gender
+from lib.tasks.under_age import OperatingPoint
 
 log = logging.getLogger("evaluate")
 
@@ -101,9 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faces = LabelledFaces(folder(options.data, storage), options.split)
         bundle = read_bundle(folder(options.model or DEFAULT_MODEL, storage))
         comparison = label_faces(bundle, faces, options.detector_spec, mirror=options.mirror)
+        points = bundle.card.under_age.operating_points if bundle.card.under_age else ()
     else:
-        comparison = match_labels(options, storage)
-    return conclude(comparison, options.output)
+        comparison, points = match_labels(options, storage), ()
+    return conclude(comparison, options.output, points)
 
 
 def make_output(output: Path) -> None:
@@ -139,12 +141,12 @@ def match_labels(options: Options, storage: StorageOptions) -> Comparison:
     return Comparison(truth.take(pairs.truth), labels.take(pairs.labels), about)
 
 
-def conclude(comparison: Comparison, output: Path) -> int:
+def conclude(comparison: Comparison, output: Path, points: Sequence[OperatingPoint]) -> int:
     """Compute, write and show everything."""
     # Plotting takes seconds to import.
     from lib.evaluation.results import write_evaluation
 
-    table = write_evaluation(comparison, output)
+    table = write_evaluation(comparison, output, points)
     sys.stdout.write(f"\n{table}\n\nevaluation: {output}\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""Published VGG-Face weights → a bundle to score with, or a start for training.
+"""Published VGG-Face weights or ONNX networks → a bundle to score with, or a start for training.
 
 `python -m jobs.import_weights --help`
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.common import options as command_line
+from lib.common.code_version import code_version
 from lib.common.errors import UserError
 from lib.models.backbones.vgg_face_weights import (
     CLASSES,
@@ -27,6 +28,7 @@ from lib.models.backbones.vgg_face_weights import (
 )
 from lib.models.bundle import CARD, Network, write_bundle
 from lib.models.model_card import BACKBONE, ModelCard, NetworkFile
+from lib.models.onnx_description import read_description
 from lib.models.preprocessing import PREPROCESSINGS, Name
 from lib.tasks import TASKS
 
@@ -40,19 +42,22 @@ START = "backbone.keras"
 
 @dataclass(frozen=True)
 class Options:
-    """Turn published VGG-Face weights into a bundle to score with, or into a start for training.
+    """Turn published weights into a bundle to score with, or into a start for training.
 
     Attributes:
         output: Folder for the bundle, or for the backbone to train.
+        onnx: A JSON file that describes ONNX classifiers of age and gender, which lie beside it: see
+            docs/training.md. They are computed on CPUs.
         age: age_model_weights.h5 of the DeepFace model releases.
         gender: gender_model_weights.h5 of the same; it goes with --age.
         backbone: vgg_face_weights.h5 of the same, in place of both: a start for jobs.train.
         preprocessing: How faces reach the models. deepface: as the package of that name does it;
             training: with the margin of the pictures that the models were trained on.
-        name: Of the model, in every label row.
+        name: Of the model of --age and --gender, in every label row.
     """
 
     output: Path
+    onnx: Path | None = None
     age: Path | None = None
     gender: Path | None = None
     backbone: Path | None = None
@@ -65,13 +70,17 @@ class Options:
         Raises:
             UserError: names the option and the value.
         """
+        if self.onnx is not None and (self.backbone or self.age or self.gender):
+            raise UserError(
+                "--onnx makes a bundle by itself: leave out --backbone, --age and --gender"
+            )
         if self.backbone is not None and (self.age is not None or self.gender is not None):
             raise UserError(
                 "--backbone makes a start for training, --age and --gender a bundle: not both"
             )
-        if self.backbone is None and (self.age is None or self.gender is None):
+        if not (self.onnx or self.backbone) and (self.age is None or self.gender is None):
             raise UserError(
-                "give --age and --gender for a bundle, or --backbone for a start of training"
+                "give --onnx, or --age and --gender for a bundle, or --backbone for a start of training"
             )
         taken = self.output / (CARD if self.backbone is None else START)
         if taken.exists():
@@ -83,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parse(Options, arguments)
     options.check()
     try:
-        if options.backbone is not None:
+        if options.onnx is not None:
+            write_onnx(options.onnx, options.output)
+        elif options.backbone is not None:
             write_start(WeightFile(options.backbone, IDENTITIES), options.output)
         else:
             given = {task: getattr(options, task) for task in TASKS}
@@ -120,6 +131,14 @@ def write_models(files: Mapping[str, WeightFile], options: Options) -> None:
         ),
     )
     sys.stdout.write(f"bundle: {options.output}\n")
+
+
+def write_onnx(description: Path, output: Path) -> None:
+    """Write the bundle of ONNX networks."""
+    from lib.models.onnx_import import write_onnx_bundle  # ONNX takes a second to import
+
+    write_onnx_bundle(read_description(description), output, code_version())
+    sys.stdout.write(f"bundle: {output}\n")
 
 
 def on_one_backbone(files: Mapping[str, WeightFile]) -> dict[str, Network]:

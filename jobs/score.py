@@ -44,11 +44,11 @@ from lib.scoring.telemetry import RunMetrics
 from lib.storage.folder import Folder, failures_in_one_line, folder
 from lib.storage.options import TIMEOUT_SECONDS, StorageOption, StorageOptions
 from lib.storage.uris import local_uri
+from lib.tasks.under_age import ADULT_AGE, check_threshold
 
 log = logging.getLogger("score")
 
 FAILED = 1
-LABEL_NAMES = tuple(column.name for column in label_columns(with_distribution=True))
 HOW_TO_GO_ON = "the same command goes on where it was"
 
 
@@ -70,6 +70,7 @@ class Options:
         mirror: Label by the mean over each face and its mirror image, in twice the model's time; the
             card says what it gains.
         age_distribution: Write the whole distribution of each age, too: 101 numbers a face.
+        threshold: Age in years; the column p_under_AGE is the probability to be younger.
         limit: Label only the first N images.
         column: The column of tables that holds the images, or their names; found by itself if there
             is only one of bytes, or one called uri, url, path, file or image.
@@ -97,6 +98,7 @@ class Options:
     precision: PrecisionChoice = "auto"
     mirror: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     age_distribution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    threshold: int = ADULT_AGE
     limit: int | None = None
     column: str | None = None
     carry: tuple[str, ...] = ()
@@ -137,7 +139,9 @@ class Options:
             raise UserError(f"--retry cannot be {unknown[0]!r}; choose from {', '.join(STATUSES)}")
         if self.prune and not self.update:
             raise UserError("--prune needs --update: only a new listing shows what has vanished")
-        if taken := sorted(set(self.carry) & {*LABEL_NAMES, *SCHEMA.names}):
+        check_threshold(self.threshold)
+        names = {column.name for column in label_columns(True, self.threshold)}
+        if taken := sorted(set(self.carry) & {*names, *SCHEMA.names}):
             raise UserError(f"--carry {taken[0]}: labels have a column of that name already")
         self.storage.http.check()
         self.placement.check()
@@ -175,6 +179,7 @@ class Options:
             "max_image_pixels": self.max_image_pixels,
             "max_image_bytes": self.max_image_bytes,
             "age_distribution": self.age_distribution,
+            "threshold": self.threshold,
             # Outputs of the default go on, also those from before there was a choice.
             "precision": None if self.precision == "auto" else self.precision,
             "mirror": self.mirror or None,
@@ -193,6 +198,7 @@ def label(options: Options) -> int:
     """List, label and check; gives the exit status."""
     storage = options.storage.resolved_for(*options.images, options.output, options.model)
     bundle = read_bundle(folder(options.model, storage))
+    bundle.check_precision(options.precision)
     output = folder(options.output, storage)
     reading = reading_of(options, storage, output)
     run = run_id(output, options.fingerprint(bundle))
@@ -314,6 +320,7 @@ def run_pipeline(
         age_distribution=options.age_distribution,
         carry=options.carry,
         precision=options.precision,
+        threshold=options.threshold,
         mirror=options.mirror,
     )
     writer = RowWriter(output / "labels", start=uuid.uuid4().hex)

@@ -118,6 +118,10 @@ def read_teachers(options: Options, storage: StorageOptions) -> list[Bundle]:
     """Read the cards of the models to learn from."""
     teachers = [read_bundle(where, storage) for where in options.teachers]
     for where, teacher in zip(options.teachers, teachers, strict=True):
+        if not teacher.networks:
+            raise UserError(
+                f"--teachers: {where!r} is an ONNX graph, which training cannot compute; leave it out"
+            )
         if unknown := set(options.recipe.tasks) - set(teacher.networks):
             raise UserError(
                 f"--teachers: {where!r} does not tell {' or '.join(sorted(unknown))}; leave it out, or "

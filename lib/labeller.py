@@ -21,6 +21,7 @@ from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import BATCH, Chain, Stage
 from lib.storage.folder import folder
 from lib.storage.options import StorageOptions
+from lib.tasks.under_age import ADULT_AGE, check_threshold, under_column
 
 
 class Box(NamedTuple):
@@ -49,6 +50,14 @@ class Landmarks(NamedTuple):
     right_mouth: Point
 
 
+class Pose(NamedTuple):
+    """How a head is turned, in degrees: positive where the nose points to the right and up, clockwise."""
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
 @dataclass(frozen=True)
 class Face:
     """What the models say of one face; None where the model has no such task.
@@ -58,10 +67,15 @@ class Face:
         age_std: standard deviation of the age's distribution, in years.
         age_low: lower end of the 80% interval of the age, in years.
         age_high: upper end of the same.
+        p_under: probability that the person is younger than the labeller's threshold.
         gender: how such a face is labelled in data sets.
         gender_score: probability of that gender, 0.5 to 1.
+        certain: false where the labels are hardly worth anything; None: the model has no rule for that.
         box: of the face.
         face_score: the detector's confidence, 0 to 1; None without a detector.
+        sharpness: variance of the crop's Laplacian; low where it is blurred.
+        pose: None without a detector.
+        cut: whether the box reaches the border of the image; None without a detector.
         landmarks: None without a detector.
         age_distribution: float32 (101,), the probability of each age from 0 to 100 years.
     """
@@ -70,21 +84,29 @@ class Face:
     age_std: float | None
     age_low: float | None
     age_high: float | None
+    p_under: float | None
     gender: str | None
     gender_score: float | None
+    certain: bool | None
     box: Box
     face_score: float | None
+    sharpness: float
+    pose: Pose | None
+    cut: bool | None
     landmarks: Landmarks | None
     age_distribution: NDArray[np.float32] | None
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> "Face":
-        """The face of an element of `faces` of a label row."""
-        distribution, points = row["age_distribution"], row["landmarks"]
+    def of(cls, row: dict[str, Any], threshold: int) -> "Face":
+        """The face of an element of `faces` of a label row with that threshold."""
+        distribution, points, pose = row["age_distribution"], row["landmarks"], row["pose"]
+        under = under_column(threshold).name
         return cls(
             **{
-                **row,
+                **{name: value for name, value in row.items() if name != under},
+                "p_under": row[under],
                 "box": Box(**row["box"]),
+                "pose": pose and Pose(**pose),
                 "landmarks": points and Landmarks(**{n: Point(**p) for n, p in points.items()}),
                 "age_distribution": None
                 if distribution is None
@@ -137,13 +159,14 @@ class Labeller:
         model: bundle folder of the model, or s3:// prefix of one.
         detector: finds the faces; "none": the images are face crops.
         precision: what the networks compute in.
+        threshold: age in years, of the probability to be younger, `Face.p_under`.
         mirror: label by the mean over each face and its mirror image, which takes twice the model's time.
         threads: for the computations; the CPUs of this process if not given.
         limits: what is not decoded.
         storage: how files are reached.
 
     Raises:
-        UserError: the model or the detector cannot be used.
+        UserError: the model, the detector or the threshold cannot be used.
     """
 
     def __init__(
@@ -151,19 +174,23 @@ class Labeller:
         model: str | Path = DEFAULT_MODEL,
         detector: DetectorName = DEFAULT_DETECTOR,
         precision: Precision = "float32",
+        threshold: int = ADULT_AGE,
         mirror: bool = False,
         threads: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it is frozen
         storage: StorageOptions = StorageOptions(),  # noqa: B008
     ) -> None:
+        check_threshold(threshold)
         bundle = read_bundle(folder(str(model), storage))
+        bundle.check_precision(precision)
         spec = DetectorSpec(detector)
         threads = threads or len(os.sched_getaffinity(0))
+        self._threshold = threshold
         self._reader = Reader(limits.max_bytes, storage)
         self._stages: list[Stage] = [
             Detect(spec, bundle.crop, limits, threads),
-            Predict(bundle, tuple(bundle.networks), threads, precision, mirror=mirror),
-            Label(bundle, with_distribution=True, keys=()),
+            Predict(bundle, bundle.tasks, threads, precision, mirror=mirror),
+            Label(bundle, with_distribution=True, keys=(), threshold=threshold),
         ]
         self._chain: Chain | None = None
 
@@ -191,7 +218,7 @@ class Labeller:
                     row["error"],
                     row["width"],
                     row["height"],
-                    tuple(map(Face.of, row["faces"])),
+                    tuple(Face.of(face, self._threshold) for face in row["faces"]),
                     row["model"],
                 )
                 for row in rows

@@ -27,8 +27,9 @@ def face(
     box: tuple[int, int, int, int] = (10, 10, 20, 20),
     age_std: float = 6.1,
     face_score: float | None = 0.99,
+    **doubts: Any,
 ) -> dict[str, Any]:
-    """What a label row says of a face."""
+    """What a label row says of a face; `doubts` are columns of quality, and `p_under_18`."""
     return {
         "age": age,
         "age_std": age_std,
@@ -38,6 +39,7 @@ def face(
         "gender_score": gender_score,
         "box": dict(zip(("x", "y", "width", "height"), box, strict=True)),
         "face_score": face_score,
+        **doubts,
     }
 
 

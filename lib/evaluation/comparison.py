@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib.scoring.schema import OK
+from lib.scoring.schema import CERTAIN, OK, SHARPNESS
 from lib.tasks import TASKS
+from lib.tasks.under_age import under_column
 
 LABEL_COLUMNS = (
     "uri", "status", "error",
@@ -17,7 +18,10 @@ LABEL_COLUMNS = (
     "model",
 )  # fmt: skip
 """What a comparison needs of the label row."""
-WELCOME_COLUMNS = tuple(c.name for task in TASKS.values() for c in task.optional_columns)
+WELCOME_COLUMNS = (
+    *(column.name for task in TASKS.values() for column in task.optional_columns),
+    "age_std", under_column().name, CERTAIN, SHARPNESS,
+)  # fmt: skip
 """What it can use besides, where it is there."""
 
 
@@ -28,7 +32,7 @@ class Comparison:
     Attributes:
         truth: `name` (for people), `age` (float64, years), `gender`, `group` and, where it is known,
             `sigma`, `age_low` and `age_high` (float64, years); null and NaN mean unknown.
-        labels: `LABEL_COLUMNS` and, where it is known, `age_distribution`.
+        labels: `LABEL_COLUMNS` and, where they are known, `WELCOME_COLUMNS`.
         about: what is compared; JSON.
     """
 

@@ -2,28 +2,34 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from lib.evaluation.comparison import Comparison
+from lib.evaluation.honesty import honesty
 from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.evaluation.text_table import as_table
 from lib.output.summary import PACKAGES
 from lib.tasks import TASKS, plots
 from lib.tasks.age import CLASS_SEPARATION
 from lib.tasks.task import Metrics
+from lib.tasks.under_age import OperatingPoint
 
 METRICS, TABLE, PLOTS = "metrics.json", "metrics.txt", "plots"
 EXAMPLES = 20
 """Faces without a label that are named; all of them are counted."""
 
 
-def write_evaluation(comparison: Comparison, output: Path) -> str:
+def write_evaluation(
+    comparison: Comparison, output: Path, points: Sequence[OperatingPoint] = ()
+) -> str:
     """Compute all figures and write them, over those of an earlier evaluation in the same folder.
 
     Args:
         comparison: of at least one face.
         output: folder; made if it does not exist.
+        points: operating points of the model's card.
 
     Returns:
         The table to read, as it is in metrics.txt.
@@ -32,7 +38,7 @@ def write_evaluation(comparison: Comparison, output: Path) -> str:
         OSError: the folder cannot be written to.
     """
     predictions = AllPredictions.of(comparison)
-    figures = all_figures(comparison, predictions)
+    figures = all_figures(comparison, predictions) | honesty(comparison, points)
     table = readable(figures)
     plot_folder = output / PLOTS
     for stale in plot_folder.glob(f"{CLASS_SEPARATION}.*"):

@@ -2,13 +2,19 @@
 
 import pandas as pd
 
+from lib.models.certainty import CERTAINTY_FIGURES, certainty_table
 from lib.tasks import GROUPS, TASKS
 from lib.tasks.task import Metrics, TextTable, figure_text
+from lib.tasks.under_age import UNDER_FIGURES, under_age_tables
 
 
 def as_table(metrics: Metrics) -> str:
-    """Lay out what `lib.evaluation.metrics.evaluate` returns."""
+    """Lay out what `lib.evaluation.metrics.evaluate` and `lib.evaluation.honesty.honesty` return."""
     tables = [table for task in TASKS.values() for table in task.tables(metrics)]
+    if UNDER_FIGURES in metrics:
+        tables += under_age_tables(metrics[UNDER_FIGURES])
+    if CERTAINTY_FIGURES in metrics:
+        tables.append(certainty_table(metrics[CERTAINTY_FIGURES]))
     for title, key in GROUPS.items():
         if metrics[key]:
             tables.append(_breakdown_table(f"by {title}", metrics[key]))

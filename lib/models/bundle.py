@@ -45,9 +45,10 @@ class Bundle:
         digest: sha256 of the card, which holds the digests of all files: the model's identity.
         backbone: file of the network (crops → features) that all tasks share; None where each task has
             a network of its own, from crops to probabilities.
-        networks: file of the network for each task that the model knows, at least one: features or
-            crops → probabilities.
-        inference: file of the graph that ONNX Runtime computes; None: there is none.
+        networks: file of the Keras network for each task: features or crops → probabilities. None of an
+            imported ONNX model.
+        inference: file of the graph that ONNX Runtime computes; None: there is none. There is that or
+            `networks`.
         card: all that is known of the model.
     """
 
@@ -63,6 +64,30 @@ class Bundle:
     def name(self) -> str:
         """Of the model, for people."""
         return self.card.name
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """That the model knows, at least one, in the order of `TASKS`."""
+        graph = self.card.inference
+        known = self.networks or (graph.answers if graph else {})
+        return tuple(task for task in TASKS if task in known)
+
+    @property
+    def is_one_network(self) -> bool:
+        """Whether all tasks are computed together."""
+        return self.backbone is not None or not self.networks
+
+    def check_precision(self, precision: PrecisionChoice) -> None:
+        """Refuse what its networks cannot compute in.
+
+        Raises:
+            UserError: names the model and the precision.
+        """
+        if not self.networks and precision not in ("auto", "float32"):
+            raise UserError(
+                f"the model {self.name!r} is an ONNX graph, which is computed in float32, not in "
+                f"{precision}; leave the precision out"
+            )
 
     @property
     def crop(self) -> CropSpec:
@@ -89,6 +114,7 @@ class Bundle:
     def weight_bytes(self) -> int:
         """Size of the networks' files."""
         files = [*self.networks.values(), *([self.backbone] if self.backbone else [])]
+        files = files or [file for file in [self.inference] if file]
         return sum(file.stat().st_size for file in files)
 
 
@@ -155,7 +181,7 @@ def read_bundle(where: str | Path | Folder, options: StorageOptions | None = Non
         for name, network in card.networks.items()
     }
     networks = {task: files[task] for task in TASKS if task in files}
-    if not networks:
+    if not networks and (graph is None or not set(graph.answers) & set(TASKS)):
         raise UserError(f"{path} names no network for any of {', '.join(TASKS)}")
     return Bundle(
         folder=folder,

@@ -13,10 +13,9 @@ from lib.common.tensorflow_settings import tf
 from lib.models.bundle import Bundle, read_bundle, sha256_of, write_card
 from lib.models.check_crops import answers_of, check_crops
 from lib.models.model_card import InferenceGraph
-from lib.models.onnx_predictor import INPUT, OnnxPredictor
+from lib.models.onnx_predictor import FILE, INPUT, OPSET, OnnxPredictor
 from lib.models.tensorflow_predictor import TensorflowPredictor
 
-FILE, OPSET = "inference.onnx", 18
 MOST_WEIGHT_BYTES = 256 << 20
 """Of a bundle with a graph. VGG-Face, which has twice as many, takes ONNX Runtime as long as TensorFlow
 (`benchmarks/engines.py`), two minutes to convert, and 537 MB more in each bundle."""
@@ -32,7 +31,7 @@ def with_inference_graph(bundle: Bundle) -> Bundle:
     """
     if bundle.backbone is None or bundle.weight_bytes > MOST_WEIGHT_BYTES:
         return bundle
-    tasks = tuple(bundle.networks)
+    tasks = bundle.tasks
     networks = TensorflowPredictor(bundle, tasks)
     file = bundle.folder / FILE
     file.write_bytes(_converted(networks, bundle.crop.size))

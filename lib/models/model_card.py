@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
+from lib.models.certainty import Certainty
 from lib.network_input import CropSpec, Pixels
 from lib.tasks import TASKS
 from lib.tasks.task import Factor
+from lib.tasks.under_age import UnderAge
 
 FORMAT = 1
 BACKBONE = "trunk"
@@ -133,12 +135,15 @@ class ModelCard:
         inference: their graph for labelling on CPUs, where there is one.
         class_labels: what the outputs of a task's network mean, in order, where classes are names.
         calibration: factors by name (`Task.factor`), fitted on validation data.
+        under_age: calibration of the probability to be younger than an age; None: not calibrated.
+        certainty: which faces are certain; None: nobody has found out.
         training: how it was trained, where that is known.
         code: version of the code that made it.
         validation: metrics of the epoch whose weights these are.
         metrics: by split, what `lib.evaluation.metrics.evaluate` returns.
         preprocessing: name in `lib.models.preprocessing`, of imported models.
         sources: file and digest that each network was imported from.
+        calibration_data: faces that calibrated an imported model, in words.
     """
 
     name: str
@@ -148,12 +153,15 @@ class ModelCard:
     inference: InferenceGraph | None = None
     class_labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: CLASS_LABELS)
     calibration: Mapping[str, Factor] = field(default_factory=lambda: NOT_CALIBRATED)
+    under_age: UnderAge | None = None
+    certainty: Certainty | None = None
     training: Training | None = None
     code: str | None = None
     validation: Mapping[str, Any] | None = None
     metrics: Mapping[str, Any] | None = None
     preprocessing: str | None = None
     sources: Mapping[str, NetworkFile] | None = None
+    calibration_data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; what is not known is left out."""
@@ -175,6 +183,10 @@ class ModelCard:
             facts["sources"] = _files(facts["sources"])
         if "inference" in facts:
             facts["inference"] = InferenceGraph.from_dict(facts["inference"])
+        if "under_age" in facts:
+            facts["under_age"] = UnderAge.from_dict(facts["under_age"])
+        if "certainty" in facts:
+            facts["certainty"] = Certainty.from_dict(facts["certainty"])
         calibration = {
             task.factor: task.read_factor(values["calibration"].get(task.factor, 1.0))
             for task in TASKS.values()
@@ -190,7 +202,10 @@ class ModelCard:
         )
 
 
-_FACTS = ("inference", "training", "code", "validation", "metrics", "preprocessing", "sources")
+_FACTS = (
+    "inference", "under_age", "certainty", "training", "code", "validation", "metrics",
+    "preprocessing", "sources", "calibration_data",
+)  # fmt: skip
 
 
 def _files(values: Mapping[str, Any]) -> dict[str, NetworkFile]:

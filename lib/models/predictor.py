@@ -69,7 +69,8 @@ def load_predictor(
     Raises:
         UserError: a file of the bundle cannot be used.
     """
-    if bundle.inference is not None and precision in ("auto", "float32") and not on_gpu:
+    here = precision in ("auto", "float32") and not on_gpu
+    if bundle.inference is not None and (here or not bundle.networks):
         from lib.models.onnx_predictor import OnnxPredictor
 
         return OnnxPredictor(bundle, tasks, threads)

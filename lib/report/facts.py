@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from lib.archive.manifest import Manifest
 from lib.common.progress import duration
-from lib.models.model_card import ModelCard, Training
+from lib.models.model_card import Training
 from lib.output.reader import Output
 from lib.output.summary import Summary
+from lib.report.doubts import model_card
 from lib.report.gallery import shorten
 from lib.tasks import TASKS
 
@@ -76,14 +77,6 @@ def terms_of_model(output: Output) -> list[str]:
         return []
     trained_on, terms = _trained_on(card.training), card.training.terms
     return [f"The model was trained on {trained_on}; terms: {terms}."]
-
-
-def model_card(output: Output) -> ModelCard | None:
-    """The card of the model that labelled, from the run's record; None: it has no readable one."""
-    try:
-        return ModelCard.from_dict(output.record.model)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
 
 
 def _trained_on(training: Training) -> str:

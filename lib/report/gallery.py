@@ -14,6 +14,7 @@ from PIL import Image
 
 from lib.images import ImageError, Picture, decode
 from lib.output.reader import Output
+from lib.report.doubts import Doubts
 from lib.report.label_statistics import Place
 from lib.report.picture import annotate
 from lib.scoring.schema import NO_FACE, OK, label_schema
@@ -21,6 +22,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
 from lib.tasks.age import AGE
+from lib.tasks.under_age import under_column
 
 LARGE, SMALL = (760, 640), (340, 340)
 """Largest width and height of the pictures, in pixels."""
@@ -55,6 +57,8 @@ class Item:
         uri: of the image, shortened.
         error: of the image, or why it cannot be shown; empty if there is none.
         band: of the main face's age; empty without a face.
+        doubts: of the main face, in words: see `Doubts.words`.
+        threshold: of the probability to be younger, in years.
         small: picture with the faces and labels drawn on; None where there is no picture.
         large: the same, larger.
     """
@@ -64,8 +68,16 @@ class Item:
     uri: str
     error: str
     band: str
+    doubts: Mapping[str, str]
+    threshold: int
     small: Encoded | None
     large: Encoded | None
+
+    @property
+    def under(self) -> str:
+        """Name of the column with the probability to be younger than an age; empty: not known."""
+        column = under_column(self.threshold).name
+        return column if self.row.get(column) is not None else ""
 
     @property
     def faces(self) -> Sequence[Mapping[str, Any]]:
@@ -84,7 +96,7 @@ def rows_at(output: Output, places: Iterable[Place]) -> list[dict[str, Any]]:
         The rows of `lib.scoring.schema`, without the distribution of ages, by age; those without an age
         last.
     """
-    columns = label_schema().names
+    columns = label_schema(threshold=Doubts.of(output).threshold).names
     by_file = sorted(places, key=lambda place: (place.file.path, place.row))
     rows: list[dict[str, Any]] = []
     for file, group in groupby(by_file, key=lambda place: place.file):
@@ -108,6 +120,8 @@ class Originals:
         self._column = output.fingerprint.get("column")
         self._places = output.places([row["id"] for row in rows])
         self._limits = output.limits
+        self.doubts = Doubts.of(output)
+        """Of these rows."""
 
     def picture(self, row: Mapping[str, Any], side: int) -> Picture:
         """Read and decode the picture of a row, with at least so many pixels on a side.
@@ -201,6 +215,8 @@ def _item(row: Mapping[str, Any], originals: Originals) -> Item:
         uri=shorten(row["uri"]),
         error=shorten(error),
         band=AGE.band_of(row),
+        doubts=originals.doubts.words(row),
+        threshold=originals.doubts.threshold,
         small=small,
         large=large,
     )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lib.output.reader import LabelFile, Output
+from lib.report.doubts import Doubts
 from lib.scoring.schema import NO_FACE, OK
 from lib.tasks import TASKS
 from lib.tasks.age import AGE
@@ -26,7 +27,7 @@ SEED = 0x5EED
 
 _FACE = "faces.list.element"
 _FACE_COLUMNS = (*(column.name for task in TASKS.values() for column in task.columns), "face_score")
-COLUMNS = ["id", "status", "face_count", *(f"{_FACE}.{name}" for name in _FACE_COLUMNS)]
+COLUMNS = ("id", "status", "face_count")
 
 Counts = NDArray[np.int64]
 
@@ -86,14 +87,18 @@ class LabelStatistics:
             steps of `lib.tasks.age.STD_STEP`.
         certainties: of each task (bins,) faces by how sure the label is; see `Task.histogram`.
         face_scores: (50,) faces by the detector's confidence, from 0 to 1; all 0 without a detector.
+        doubtful: faces by kind of doubt, of `Doubts.of_faces`; without those of which nothing is known.
     """
 
-    def __init__(self, sample_sizes: Mapping[str, int]) -> None:
+    def __init__(self, sample_sizes: Mapping[str, int], doubts: Doubts) -> None:
         """Start without rows.
 
         Args:
             sample_sizes: number of rows to sample, by status.
+            doubts: of the output.
         """
+        self._doubts = doubts
+        self.doubtful: dict[str, int] = {}
         self.statuses: Counter[str] = Counter()
         self.faces_per_image = np.zeros(MOST_FACES + 1, np.int64)
         bins = {name: len(task.histogram.edges) - 1 for name, task in TASKS.items()}
@@ -116,7 +121,8 @@ class LabelStatistics:
     def add_file(self, file: LabelFile, rows: pq.ParquetFile) -> None:
         """Count the rows of a file."""
         first_row = 0
-        for batch in rows.iter_batches(BATCH_ROWS, columns=COLUMNS):
+        of_faces = [f"{_FACE}.{name}" for name in (*_FACE_COLUMNS, *self._doubts.columns)]
+        for batch in rows.iter_batches(BATCH_ROWS, columns=[*COLUMNS, *of_faces]):
             self._add_images(file, first_row, batch)
             self._add_faces(batch["faces"].flatten())
             first_row += len(batch)
@@ -139,6 +145,9 @@ class LabelStatistics:
         _count(self.age_and_std, np.rint(age), AGE.certainty_bin(faces))
         for name, task in TASKS.items():
             _count(self.certainties[name], task.certainty_bin(faces))
+        for kind, doubt in self._doubts.of_faces(faces).items():
+            if (~np.isnan(doubt)).any():
+                self.doubtful[kind] = self.doubtful.get(kind, 0) + int(np.nansum(doubt))
         _count(self.face_scores, numbers(faces.field("face_score")) * SCORE_BINS)
 
 
@@ -152,7 +161,7 @@ def label_statistics(output: Output, sample_sizes: Mapping[str, int]) -> LabelSt
     Raises:
         UserError: a file is not readable Parquet.
     """
-    statistics = LabelStatistics(sample_sizes)
+    statistics = LabelStatistics(sample_sizes, Doubts.of(output))
     for file in output.label_files():
         with output.open(file) as rows:
             statistics.add_file(file, rows)

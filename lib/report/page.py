@@ -15,10 +15,11 @@ from markupsafe import Markup
 from lib.output.reader import Output
 from lib.report.charts import Chart, age_distribution, age_pyramid, confidence, faces_per_image
 from lib.report.colours import DARK, LIGHT, Theme
+from lib.report.doubts import BLURRED, CHOICES, MINOR, UNCERTAIN, Doubts
 from lib.report.facts import FactGroup, facts, terms_of_model
 from lib.report.gallery import Item, shorten
 from lib.report.label_statistics import LabelStatistics
-from lib.report.picture import face_label
+from lib.report.picture import face_label, is_uncertain
 from lib.scoring.schema import NO_FACE, OK, STATUSES
 from lib.tasks.age_bands import AGE_BANDS
 from lib.tasks.gender import GENDER, GENDERS
@@ -33,6 +34,9 @@ _USE = (
     "for groups of people that were rare in their training. Look at the pictures before trusting a sum.",
     "This page holds pictures of people. Pass it on only to those who may see the archive itself.",
 )
+
+
+_DOUBTS = {UNCERTAIN: "Uncertain", BLURRED: "Blurred", MINOR: "Possibly minors"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Report:
             items: the sampled images, in the order of the gallery.
         """
         self._output, self._statistics = output, statistics
+        self._doubts = Doubts.of(output)
         self.items = items
         self.facts: list[FactGroup] = facts(output)
         self.large_charts: list[Chart] = []
@@ -157,6 +162,10 @@ class Report:
                 Figure(f"Labelled {gender}", f"{n / faces:.0%}", f"{n:,} faces")
                 for gender, n in by_gender.items()
             ]
+            figures += [
+                Figure(_DOUBTS[kind], f"{n / faces:.0%}", f"{n:,} faces")
+                for kind, n in statistics.doubtful.items()
+            ]
         return [*figures, Figure("Not readable", f"{errors / images:.0%}", f"{errors:,} images")]
 
     @cached_property
@@ -198,6 +207,31 @@ class Report:
         return [band for band in AGE_BANDS if any(item.band == band for item in self.items)]
 
     @property
+    def doubt_filters(self) -> list[str]:
+        """Filters by doubts, where the labels tell."""
+        return [name for name in CHOICES if self.doubts(name)]
+
+    def doubts(self, name: str) -> list[str]:
+        """What to choose from by that filter of `lib.report.doubts.CHOICES`."""
+        return [
+            words for words in CHOICES[name] if any(i.doubts[name] == words for i in self.items)
+        ]
+
+    @property
+    def doubts_note(self) -> str:
+        """What the words of these filters mean; empty where nothing is known."""
+        notes, doubts = [], self._doubts
+        if self.doubts("certainty") and str(doubts.rule):
+            notes.append(f"Certain are faces with {doubts.rule}; others are drawn with dashes.")
+        if self.doubts("minors") and doubts.point:
+            notes.append(
+                f"A minor is possible where the probability of being younger than {doubts.threshold} is "
+                f"at least {doubts.point.cut:.3f}: below that lay {doubts.point.allowed:.0%} of the "
+                "minors of the model's validation faces."
+            )
+        return " ".join(notes)
+
+    @property
     def sampled_statuses(self) -> list[str]:
         """Statuses to choose from."""
         return [s.name for s in self.statuses if any(i.row["status"] == s.name for i in self.items)]
@@ -230,6 +264,7 @@ def render(template: Path, script: Path | None, **values: Any) -> str:
     )
     environment.filters |= {
         "face_label": face_label,
+        "gender_class": lambda face: "" if is_uncertain(face) else face[GENDER.name] or "",
         "words": lambda name: name.replace("_", " "),
     }
     style = _variables() + (_HERE / "page.css").read_text("utf-8")

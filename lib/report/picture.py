@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib.images import Picture
 from lib.report.colours import LIGHT
+from lib.report.doubts import UNCERTAIN
+from lib.scoring.schema import CERTAIN
 from lib.tasks import TASKS
 from lib.tasks.gender import FEMALE, GENDER, MALE
 
@@ -26,8 +28,19 @@ Rectangle = tuple[float, float, float, float]
 
 
 def face_label(face: Mapping[str, Any]) -> str:
-    """A label in words: `48 ± 6 · male 0.98`; only the tasks that the model knows."""
-    return " · ".join(filter(None, (task.words(face) for task in TASKS.values())))
+    """A label in words: `48 ± 6 · male 0.98`; only the tasks that the model knows.
+
+    Of an uncertain face `48 ± 6 · uncertain`: its gender would be taken for one.
+    """
+    words = {name: task.words(face) for name, task in TASKS.items()}
+    if is_uncertain(face):
+        words[GENDER.name] = UNCERTAIN
+    return " · ".join(filter(None, words.values()))
+
+
+def is_uncertain(face: Mapping[str, Any]) -> bool:
+    """Whether the model's card has a rule, and a face is uncertain by it."""
+    return face.get(CERTAIN) is False
 
 
 def annotate(
@@ -35,7 +48,8 @@ def annotate(
 ) -> Image.Image:
     """Draw boxes and labels on a copy of a picture.
 
-    A face whose label finds no room beside those of larger faces has its box alone.
+    The box of an uncertain face is dashed. A face whose label finds no room beside those of larger faces
+    has its box alone.
 
     Args:
         picture: upright.
@@ -56,10 +70,28 @@ def annotate(
     taken: list[Rectangle] = []
     for face in faces:
         box = _box(picture, face["box"], factor)
-        colour = _BOX_COLOURS[face[GENDER.name]]
-        draw.rectangle(box, outline=colour, width=line)
+        uncertain = is_uncertain(face)
+        colour = _BOX_COLOURS[None if uncertain else face[GENDER.name]]
+        if uncertain:
+            _dashed(draw, box, colour, line)
+        else:
+            draw.rectangle(box, outline=colour, width=line)
         _write(draw, font, face_label(face), box, colour, size, taken)
     return image
+
+
+def _dashed(draw: ImageDraw.ImageDraw, box: Rectangle, colour: str, width: int) -> None:
+    """A box of dashes: as long as three times their width, and the gaps two thirds of that."""
+    left, top, right, bottom = box
+    dash, step = 3 * width, 5 * width
+    for x in np.arange(left, right, step):
+        end = min(x + dash, right)
+        draw.rectangle((x, top, end, min(top + width, bottom)), fill=colour)
+        draw.rectangle((x, max(bottom - width, top), end, bottom), fill=colour)
+    for y in np.arange(top, bottom, step):
+        end = min(y + dash, bottom)
+        draw.rectangle((left, y, min(left + width, right), end), fill=colour)
+        draw.rectangle((max(right - width, left), y, right, end), fill=colour)
 
 
 def _box(picture: Picture, box: Mapping[str, int], factor: float) -> Rectangle:

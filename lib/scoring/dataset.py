@@ -16,6 +16,7 @@ from lib.scoring.schema import label_schema
 from lib.scoring.stages.read_images import Reader, ReadImages, UnpackRow
 from lib.storage.folder import folder
 from lib.storage.options import StorageOptions
+from lib.tasks.under_age import ADULT_AGE, check_threshold
 
 OTHERS_CPUS = 1.0
 """CPUs that the pools leave to the other operators of the user's dataset, which take a whole one each."""
@@ -28,6 +29,7 @@ def label_dataset(
     detector: DetectorName = DEFAULT_DETECTOR,
     precision: PrecisionChoice = "auto",
     age_distribution: bool = False,
+    threshold: int = ADULT_AGE,
     mirror: bool = False,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     storage: StorageOptions = StorageOptions(),  # noqa: B008
@@ -46,6 +48,7 @@ def label_dataset(
         precision: what the networks compute in; "auto": float32 on CPUs, and on GPUs half precision
             where the ages stay within 0.05 years of float32's on average.
         age_distribution: add the distribution of each age, too: 101 numbers.
+        threshold: age in years: the column `p_under_AGE` is the probability to be younger.
         mirror: label by the mean over each face and its mirror image.
         limits: what is not decoded.
         storage: how files are reached.
@@ -54,24 +57,28 @@ def label_dataset(
         The same rows with the label columns behind the user's.
 
     Raises:
-        UserError: the column is missing, a column has the name of a label column, or the model or the
-            detector cannot be used.
+        UserError: the column is missing, a column has the name of a label column, the threshold is
+            impossible, or the model or the detector cannot be used.
     """
+    check_threshold(threshold)
     columns = dataset.columns() or []
     if image not in columns:
         raise UserError(f"the dataset has no column {image!r}; it has {', '.join(columns)}")
-    labels = label_schema(age_distribution, keys=False).names
+    labels = label_schema(age_distribution, keys=False, threshold=threshold).names
     if taken := sorted(set(columns) & set(labels)):
         raise UserError(f"the dataset has a column {taken[0]!r}, as the labels have; rename it")
+    bundle = read_bundle(folder(str(model), storage))
+    bundle.check_precision(precision)
     labelling = Labelling(
         source=ReadImages(image, Reader(limits.max_bytes, storage)),
         detector=DetectorSpec(detector),
         limits=limits,
-        bundle=read_bundle(folder(str(model), storage)),
+        bundle=bundle,
         age_distribution=age_distribution,
         precision=precision,
         keys=("row",),
         finish=(UnpackRow(),),
+        threshold=threshold,
         mirror=mirror,
     )
     placement = Placement(reserved_cpus=OTHERS_CPUS)

@@ -22,6 +22,7 @@ from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.predict import Predict
 from lib.scoring.stages.rows import Label
 from lib.scoring.stages.stage import BATCH, Chain, Stage
+from lib.tasks.under_age import ADULT_AGE
 
 log = logging.getLogger("workers")
 
@@ -52,6 +53,7 @@ class Labelling:
         keys: columns of the rows that name an image, which the labels begin with.
         finish: stages for the label rows.
         precision: what the networks compute in.
+        threshold: age in years, of the probability to be younger.
         mirror: give the mean over each face and its mirror image.
     """
 
@@ -64,15 +66,18 @@ class Labelling:
     precision: PrecisionChoice = "float32"
     keys: tuple[str, ...] = KEYS
     finish: tuple[Stage, ...] = ()
+    threshold: int = ADULT_AGE
     mirror: bool = False
 
     def pools(self, wanted: Placement, cluster: Cluster, blocks: float = math.inf) -> list[Pool]:
         """The pools for this work on a cluster: see `lib.scoring.placement.place`."""
+        if not self.bundle.networks:
+            cluster = cluster.without_gpus()
         return place(
             wanted,
             cluster,
-            tuple(self.bundle.networks),
-            self.bundle.backbone is not None,
+            self.bundle.tasks,
+            self.bundle.is_one_network,
             self.bundle.weight_bytes,
             blocks,
             self.detector.entry.worker_gib,
@@ -105,7 +110,9 @@ class Labelling:
                 Predict(self.bundle, tasks, pool.threads, self.precision, pool.gpus, self.mirror)
             )
         if last:
-            chain.append(Label(self.bundle, self.age_distribution, self.carry, self.keys))
+            chain.append(
+                Label(self.bundle, self.age_distribution, self.carry, self.keys, self.threshold)
+            )
             chain.extend(self.finish)
         return chain
 

@@ -83,8 +83,11 @@ def label_here(
 def _gpus(images: int, labelling: Labelling) -> int:
     """GPUs to use; says which, or why not those that are there.
 
-    A GPU takes seconds to start, which do not pay for few images, unless its model is one for GPUs.
+    A GPU takes seconds to start, which do not pay for few images, unless its model is one for GPUs. ONNX
+    graphs are computed on CPUs.
     """
+    if not labelling.bundle.networks:
+        return 0
     gpus, problem = usable_gpus()
     if problem is not None:
         log.warning("there is a GPU, but %s: labelling on CPUs", problem)
@@ -104,7 +107,7 @@ def _pool(labelling: Labelling, images: int, blocks: int, gpus: int) -> Pool:
     machine = Cluster(cores, 0, memory=_memory())
     workers = fitting(machine, labelling.detector.entry.worker_gib, labelling.bundle.weight_bytes)
     workers = 1 if images <= FEW_IMAGES else min(workers, cores, blocks)
-    tasks = tuple(labelling.bundle.networks)
+    tasks = labelling.bundle.tasks
     log.info("labelling on %d CPUs", cores)
     return Pool(FACES, (FACES, *tasks), workers, cpus=cores / workers)
 

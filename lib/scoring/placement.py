@@ -153,6 +153,10 @@ class Cluster:
         by_gpu = min((m.get("CPU", 0) / m["GPU"] for m in machines if m.get("GPU")), default=None)
         return cls(get("CPU", 0), get("GPU", 0), growth or Growth(), get("memory"), by_gpu)
 
+    def without_gpus(self) -> "Cluster":
+        """The same for work that no GPU does."""
+        return replace(self, gpus=0.0, growth=replace(self.growth, gpus=0.0), cpus_by_gpu=None)
+
     @property
     def most_cpus(self) -> float:
         """CPUs when it has grown."""

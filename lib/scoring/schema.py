@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from lib.tasks import TASKS
 from lib.tasks.task import Column
+from lib.tasks.under_age import ADULT_AGE, under_column
 
 OK = "ok"
 NO_FACE = "no_face"
@@ -29,32 +30,46 @@ LANDMARKS = pa.struct(
 )
 """Five points of a face; left and right as seen in the picture."""
 BOX = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
+POSE = pa.struct([(angle, pa.float32()) for angle in ("yaw", "pitch", "roll")])
 
-
-FACE_COLUMNS = (
-    *(column for task in TASKS.values() for column in task.columns),
+CERTAIN, SHARPNESS = "certain", "sharpness"
+_OF_TASKS = tuple(column for task in TASKS.values() for column in task.columns)
+_ON_REQUEST = tuple(column for task in TASKS.values() for column in task.optional_columns)
+_OF_PICTURE = (
+    Column(
+        CERTAIN,
+        pa.bool_(),
+        "false where the labels are hardly worth anything, by the model card's rule",
+    ),
     Column("box", BOX, "x, y, width, height of the face in pixels of the upright image"),
     Column("face_score", pa.float32(), "the detector's confidence, 0 to 1"),
+    Column(SHARPNESS, pa.float32(), "variance of the crop's Laplacian, low where it is blurred"),
+    Column(
+        "pose", POSE, "yaw, pitch, roll in degrees: nose to the right, nose up, turned clockwise"
+    ),
+    Column("cut", pa.bool_(), "whether the box reaches the border of the image"),
 )
-"""What is said of one face."""
-
-OPTIONAL_COLUMNS = tuple(column for task in TASKS.values() for column in task.optional_columns)
-"""What is said of one face on request."""
 
 
-def face_columns(with_distribution: bool) -> tuple[Column, ...]:
-    """The columns of a face, with the whole distribution of the age where it is asked for."""
-    return FACE_COLUMNS + OPTIONAL_COLUMNS if with_distribution else FACE_COLUMNS
+def face_columns(with_distribution: bool = False, threshold: int = ADULT_AGE) -> tuple[Column, ...]:
+    """The columns of a face.
+
+    Args:
+        with_distribution: the whole distribution of the age, too.
+        threshold: of the probability to be younger, in years.
+    """
+    columns = (*_OF_TASKS, under_column(threshold), *_OF_PICTURE)
+    return columns + _ON_REQUEST if with_distribution else columns
 
 
-def face_type(with_distribution: bool = False) -> pa.StructType:
+def face_type(with_distribution: bool = False, threshold: int = ADULT_AGE) -> pa.StructType:
     """The type of one element of `faces`: what the row says of the main face, and the landmarks."""
-    fields = [(c.name, c.type) for c in face_columns(with_distribution)]
+    fields = [(c.name, c.type) for c in face_columns(with_distribution, threshold)]
     return pa.struct([*fields, ("landmarks", LANDMARKS)])
 
 
-def label_columns(with_distribution: bool = False) -> Iterator[Column]:
-    """All columns of the label row, in order."""
+def label_columns(with_distribution: bool = False, threshold: int = ADULT_AGE) -> Iterator[Column]:
+    """All columns of the label row, in order; see `face_columns`."""
     yield Column("id", pa.int64(), "number of the image in the manifest")
     yield Column("uri", pa.string(), "where the image is")
     yield Column("status", pa.string(), "`ok`, `no_face`, or why there is no label")
@@ -66,19 +81,22 @@ def label_columns(with_distribution: bool = False) -> Iterator[Column]:
     yield Column("width", pa.int32(), "of the upright image, in pixels; null where it is unknown")
     yield Column("height", pa.int32(), "of the upright image, in pixels; null where it is unknown")
     yield Column("face_count", pa.int32(), "number of faces found")
-    for column in face_columns(with_distribution):
+    for column in face_columns(with_distribution, threshold):
         yield column._replace(meaning=f"main (largest) face: {column.meaning}")
     yield Column(
         "faces",
-        pa.list_(face_type(with_distribution)),
+        pa.list_(face_type(with_distribution, threshold)),
         "the same for every face, largest first; and `landmarks`: x, y of eyes, nose, mouth corners",
     )
     yield Column("model", pa.string(), "name and digest of the model")
 
 
-def label_schema(with_distribution: bool = False, keys: bool = True) -> pa.Schema:
+def label_schema(
+    with_distribution: bool = False, keys: bool = True, threshold: int = ADULT_AGE
+) -> pa.Schema:
     """The Arrow schema of the label row, with or without `KEYS`."""
-    columns = [c for c in label_columns(with_distribution) if keys or c.name not in KEYS]
+    every = label_columns(with_distribution, threshold)
+    columns = [c for c in every if keys or c.name not in KEYS]
     return pa.schema([(c.name, c.type) for c in columns])
 
 
@@ -91,6 +109,8 @@ def schema_table() -> str:
 def _plain(type_: pa.DataType) -> str:
     if type_ == BOX:
         return "struct of int32"
+    if type_ == POSE:
+        return "struct of float"
     if pa.types.is_list(type_):
         return "list of structs" if pa.types.is_struct(type_.value_type) else "list of float"
     return str(type_)

@@ -90,8 +90,8 @@ def fit_temperature(positive: Mask, probability: Floats) -> float:
     # Only fitting needs SciPy, which takes long to import; every worker applies temperatures.
     from scipy.optimize import minimize_scalar
 
-    logits = _logits(probability)
-    signed = np.where(positive, logits, -logits)
+    odds = logits(probability)
+    signed = np.where(positive, odds, -odds)
 
     def log_loss(log_temperature: float) -> float:
         return float(np.logaddexp(0, -signed / np.exp(log_temperature)).mean())
@@ -102,10 +102,11 @@ def fit_temperature(positive: Mask, probability: Floats) -> float:
 
 def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     """Calibrate probabilities of any shape: sigmoid(logit / temperature)."""
-    return 1 / (1 + np.exp(-_logits(probability) / temperature))
+    return 1 / (1 + np.exp(-logits(probability) / temperature))
 
 
-def _logits(probability: ArrayLike) -> Floats:
+def logits(probability: ArrayLike) -> Floats:
+    """Log odds of probabilities of any shape, between -16 and 16."""
     smallest = 1e-7  # a float32 that is rounded to 0 or 1 would be infinitely sure
     p = np.clip(np.asarray(probability, np.float64), smallest, 1 - smallest)
     return np.log(p / (1 - p))

@@ -8,14 +8,17 @@ import keras
 import numpy as np
 
 from lib.evaluation.comparison import Comparison
+from lib.evaluation.honesty import fit_certainty, fit_under, honesty
 from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.models.backbones.registry import BackboneName
 from lib.models.bundle import read_bundle, write_bundle, write_card
-from lib.models.card_text import as_markdown
+from lib.models.card_text import MIRRORED, as_markdown
 from lib.models.inference_graph import with_inference_graph
 from lib.models.model_card import ModelCard, Training
 from lib.network_input import CropSpec
-from lib.tasks import TASKS
+from lib.tasks import GROUPS, TASKS
+from lib.tasks.gender import GENDER
+from lib.tasks.task import Floats
 from lib.training.checkpoint import read_checkpoint
 from lib.training.loop import AVERAGED
 from lib.training.networks import build_networks
@@ -89,17 +92,41 @@ class _Compressed:
         loose.unlink()
 
 
-def calibrate(folder: Path, validation: Comparison) -> None:
-    """Fit on faces that were not trained on, as the bundle labels them, and write it to the card."""
+def calibrate(folder: Path, validation: Comparison, turns: Floats) -> None:
+    """Fit on faces that were not trained on, and write it to the card.
+
+    Args:
+        folder: of the bundle.
+        validation: the faces as the bundle labels them before.
+        turns: of `lib.evaluation.honesty.turns_of`, of the same faces.
+    """
     predictions = AllPredictions.of(validation).tasks
     fitted = {TASKS[name].factor: TASKS[name].calibrate(of) for name, of in predictions.items()}
-    write_card(folder, replace(read_bundle(folder).card, calibration=fitted))
+    temperature = fitted[GENDER.factor]
+    assert isinstance(temperature, float)
+    card = replace(
+        read_bundle(folder).card,
+        calibration=fitted,
+        under_age=fit_under(validation),
+        certainty=fit_certainty(validation, temperature, turns),
+    )
+    write_card(folder, card)
 
 
-def with_metrics(folder: Path, test: Comparison) -> None:
-    """Write to the card how good the bundle is on faces that chose nothing."""
-    metrics = {"test": evaluate(AllPredictions.of(test))}
-    write_card(folder, replace(read_bundle(folder).card, metrics=metrics))
+def with_metrics(folder: Path, test: Comparison, mirrored: Comparison) -> None:
+    """Write to the card how good the bundle is on faces that chose nothing.
+
+    Args:
+        folder: of the bundle.
+        test: the faces as the bundle labels them.
+        mirrored: the same by the mean over each face and its mirror image.
+    """
+    card = read_bundle(folder).card
+    points = card.under_age.operating_points if card.under_age else ()
+    figures = evaluate(AllPredictions.of(test)) | honesty(test, points)
+    of_mirrored = evaluate(AllPredictions.of(mirrored))
+    overall = {key: value for key, value in of_mirrored.items() if key not in GROUPS.values()}
+    write_card(folder, replace(card, metrics={"test": figures, MIRRORED: overall}))
 
 
 def with_text(folder: Path) -> None:

@@ -66,10 +66,12 @@ class Run:
     @property
     def faces(self) -> Mapping[Split, int]:
         """Faces of each split that take part."""
-        return {
-            split: int((self.face_weights.get(split, np.ones(len(of))) > 0).sum())
-            for split, of in self.labels.items()
-        }
+        return {split: int(self.counted(split).sum()) for split in self.labels}
+
+    def counted(self, split: Split) -> NDArray[np.bool_]:
+        """Which faces of a split take part, (n,)."""
+        weights = self.face_weights.get(split)
+        return np.ones(len(self.labels[split]), bool) if weights is None else weights > 0
 
     def check(self) -> None:
         """Refuse to train on less than one step, and what could not be calibrated.
@@ -168,19 +170,21 @@ def _best_weights(run: Run, remedy: str) -> "tuple[Checkpoint, Recipe]":
 def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
     from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
+    from lib.evaluation.honesty import turns_of
     from lib.training.card import calibrate, save, with_metrics, with_text
 
     options, unfinished = run.options, run.output / "unfinished"
 
-    def label(bundle: Path, split: Split) -> Comparison:
+    def label(bundle: Path, split: Split, mirror: bool = False) -> Comparison:
         unfinished.upload(bundle, last=CARD)  # to where all machines can read it
-        faces, placement = (
+        placement = Placement(max_cluster=options.max_cluster)
+        labelled = label_faces(
+            read_bundle(unfinished),
             LabelledFaces(run.data, split),
-            Placement(max_cluster=options.max_cluster),
+            placement=placement,
+            mirror=mirror,
         )
-        labelled = label_faces(read_bundle(unfinished), faces, placement=placement)
-        weights = run.face_weights.get(split)
-        return labelled if weights is None else _only(labelled, weights > 0)
+        return _only(labelled, run.counted(split))
 
     training = Training(
         source=source_of(run.data),
@@ -200,8 +204,9 @@ def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
         bundle = Path(temporary)
         save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
-        calibrate(bundle, label(bundle, "val"))
-        with_metrics(bundle, label(bundle, "test"))
+        turns = turns_of(LabelledFaces(run.data, "val"), len(run.labels["val"]))
+        calibrate(bundle, label(bundle, "val"), turns[run.counted("val")])
+        with_metrics(bundle, label(bundle, "test"), label(bundle, "test", mirror=True))
         with_text(bundle)
         (run.output / "bundle").upload(bundle, last=CARD)
     unfinished.delete_all()

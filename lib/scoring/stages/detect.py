@@ -20,6 +20,7 @@ from lib.faces.crop import (
     whole,
 )
 from lib.faces.detections import Detections, Detector
+from lib.faces.quality import sharpness
 from lib.faces.registry import DetectorSpec
 from lib.images import ImageError, Limits, Picture, decode
 from lib.scoring.schema import NO_FACE, OK
@@ -34,12 +35,14 @@ class Faces(NamedTuple):
         boxes: float32 (n, 4): x, y, width, height.
         scores: float32 (n,), 0..1; NaN without a detector.
         landmarks: float32 (n, 5, 2), as in `Detections`; NaN without a detector.
+        sharpness: float32 (n,), of `lib.faces.quality.sharpness`.
         crops: uint8 (n, size, size, 3), RGB.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
     crops: NDArray[np.uint8]
 
 
@@ -65,7 +68,7 @@ class Found:
 
 @dataclass
 class Detect:
-    """Replaces the encoded image by its size, the boxes, scores and landmarks of its faces, and crops.
+    """Replaces the encoded image by its size, and what is found of its faces: boxes, scores, crops, ….
 
     Attributes:
         detector: how to find faces.
@@ -89,6 +92,7 @@ class Detect:
         "boxes",
         "face_scores",
         "landmarks",
+        "sharpness",
         "crops",
     )
 
@@ -99,13 +103,13 @@ class Detect:
         self._load()
         none = Detections.none()
         crops = np.zeros((0, self.crop.size, self.crop.size, 3), np.uint8)
-        self._no_faces = Faces(none.boxes, none.scores, none.landmarks, crops)
+        self._no_faces = Faces(none.boxes, none.scores, none.landmarks, _sharpness(crops), crops)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Find the faces of all images of the batch."""
         found = self._find(batch.select(self.needs).to_pylist())
         counts = [len(image.faces.scores) for image in found]
-        boxes, scores, landmarks, crops = (
+        boxes, scores, landmarks, sharpness_, crops = (
             face_column(np.concatenate(arrays), counts)
             for arrays in zip(self._no_faces, *(image.faces for image in found), strict=True)
         )  # fmt: skip
@@ -117,6 +121,7 @@ class Detect:
             "boxes": boxes,
             "face_scores": scores,
             "landmarks": landmarks,
+            "sharpness": sharpness_,
             "crops": crops,
         }
         for name, column in columns.items():
@@ -184,9 +189,9 @@ class Detect:
             with suppress(ImageError):  # without memory for it, the smaller one has to do
                 larger = decode(data, self.limits, at_least=needed)
                 faces, picture = transfer(faces, picture, larger), larger
-        crops = crop_faces(picture.pixels, faces, self.crop)
         order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")
-        return Faces(boxes[order], faces.scores[order], landmarks[order], crops[order])
+        crops = crop_faces(picture.pixels, faces, self.crop)[order]
+        return Faces(boxes[order], faces.scores[order], landmarks[order], _sharpness(crops), crops)
 
     def _whole(self, picture: Picture) -> Faces:
         box = np.array([[0, 0, picture.width, picture.height]], np.float32)
@@ -194,7 +199,7 @@ class Detect:
         landmarks = np.full((1, 5, 2), np.nan, np.float32)
         with self._watch("crop"):
             crops = whole(picture.pixels, self.crop)[np.newaxis]
-        return Faces(box, unknown, landmarks, crops)
+        return Faces(box, unknown, landmarks, _sharpness(crops), crops)
 
 
 @dataclass
@@ -248,6 +253,11 @@ class _Prepared:
     data: bytes
     picture: Picture
     prepared: Any
+
+
+def _sharpness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of each crop, (n,)."""
+    return np.array([sharpness(crop) for crop in crops], np.float32)
 
 
 def _found(picture: Picture, faces: Faces) -> Found:

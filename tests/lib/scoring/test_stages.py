@@ -14,7 +14,7 @@ from lib.faces.registry import DetectorSpec
 from lib.images import Limits, decode
 from lib.models.bundle import Bundle
 from lib.network_input import CropSpec
-from lib.scoring.schema import FACE_COLUMNS, STATUSES, label_schema, schema_table
+from lib.scoring.schema import STATUSES, face_columns, label_schema, schema_table
 from lib.scoring.stages import stage
 from lib.scoring.stages.detect import Detect
 from lib.scoring.stages.face_arrays import face_column, face_counts, faces_of, main_faces_of
@@ -66,8 +66,8 @@ def test_one_row_each_in_the_schema(
     assert {row["model"] for row in found} == {model_id(bundle)}
     for row in found[:20]:
         (face,) = row["faces"]
-        assert {c.name: row[c.name] for c in FACE_COLUMNS} == {
-            c.name: face[c.name] for c in FACE_COLUMNS
+        assert {c.name: row[c.name] for c in face_columns()} == {
+            c.name: face[c.name] for c in face_columns()
         }
         expected = expected_age([row["age_distribution"]])
         assert row["age"] == pytest.approx(expected.age[0], abs=1e-3)

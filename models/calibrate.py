@@ -1,0 +1,55 @@
+"""Calibrate a bundle on known faces, measure it, and write its card.
+
+    python -m models.calibrate --bundle FOLDER --faces FACES
+
+`jobs.train` does the same at its end; this is for imported models, and for cards of earlier versions. The
+networks do not change. What is fitted are a few numbers: see `lib.training.card.calibrate`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """Calibrate a bundle on the split val, and measure it on the split test.
+
+    Attributes:
+        bundle: Folder of it, whose card is written anew.
+        faces: Folder faces/ of jobs.prepare.
+    """
+
+    bundle: Path
+    faces: Path
+
+
+def main() -> None:
+    """Undo an earlier calibration, fit, measure, write."""
+    options = tyro.cli(Options)
+    from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
+    from lib.datasets.labelled_faces import LabelledFaces
+    from lib.datasets.registry import source_of
+    from lib.evaluation.honesty import turns_of
+    from lib.evaluation.labelling import label_faces
+    from lib.models.bundle import read_bundle, write_card
+    from lib.models.model_card import NOT_CALIBRATED
+    from lib.storage.folder import folder
+    from lib.training.card import calibrate, with_metrics, with_text
+
+    data = folder(options.faces)
+    val, test = LabelledFaces(data, "val"), LabelledFaces(data, "test")
+    count = len(val.truth())
+    card = replace(read_bundle(options.bundle).card, calibration=NOT_CALIBRATED, under_age=None)
+    if card.training is None or not card.training.faces:
+        card = replace(card, calibration_data=f"{count:,} faces of {source_of(data)}")
+    bundle = write_card(options.bundle, card)
+    calibrate(options.bundle, label_faces(bundle, val), turns_of(val, count))
+    bundle = read_bundle(options.bundle)
+    with_metrics(options.bundle, label_faces(bundle, test), label_faces(bundle, test, mirror=True))
+    with_text(options.bundle)
+
+
+if __name__ == "__main__":
+    main()
