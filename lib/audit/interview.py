@@ -62,7 +62,7 @@ class Interview:
         return np.ones(len(self.labels), bool) if fold is None else self.labels.folds == fold
 
     def _answers(self, bundle: Bundle, members: NDArray[np.bool_], look: bool) -> pa.Table:
-        """What a model says of some faces: rows of `OPINION_SCHEMA`, and nothing else is kept."""
+        """What a model says of some faces and their mirror images: rows of `OPINION_SCHEMA`, alone."""
         labelling = Labelling(
             LookAtFaces(DetectorSpec() if look else None),
             DetectorSpec(NO_DETECTOR),
@@ -70,6 +70,7 @@ class Interview:
             bundle,
             age_distribution=True,
             carry=CARRIED,
+            mirror=True,  # which costs little beside training
         )
         rows = label_rows(self.faces.rows(members), labelling, self.placement, self.remedy)
         parts = [opinions_of(of_block, self.labels, bundle) for of_block in rows]
