@@ -1,6 +1,6 @@
 """Clean a data set of faces and write it for training: `python -m jobs.prepare --help`.
 
-The metadata is small and is read here; the images are large and are read once. Each Ray task ingests a
+The metadata is small and is read here; the images are large and are read once. Each task ingests a
 shard of a tar or folder: it checks and shrinks the images that the metadata names, and writes them into
 an intermediate shard. Duplicates are known only when all images have been read, so a last step copies
 the images without duplicates into faces/. Reading the source twice instead would save the disk space of
@@ -9,6 +9,7 @@ the intermediate shards, at the cost of a second download.
 
 import hashlib
 import logging
+import os
 import shutil
 import sys
 import time
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from lib.common import options as command_line
 from lib.common.errors import UserError
+from lib.common.processes import in_processes
 from lib.common.progress import Progress
 from lib.datasets import prepare_summary
 from lib.datasets.cleaning import apply_metadata_rules, apply_rules
@@ -258,24 +260,28 @@ def ingest_images(sources: Sequence[Source], ingest: Ingest) -> list[Path]:
     counts = sum((read_report(file).images for file in finished), Counter[str]())
     with Progress(int(ingest.wanted.sum()), counts.copy):
         left = [shard for file, shard in shards.items() if file not in finished]
-        for report in run_tasks(ingest, left):
+        for report in ingest_shards(ingest, left):
             counts.update(report.images)
     return list(shards)
 
 
-def run_tasks(ingest: Ingest, shards: Sequence[ImageShard]) -> Iterator[IngestReport]:
-    """Ingest shards in tasks of Ray Data, as many at a time as there are CPUs.
+def ingest_shards(ingest: Ingest, shards: Sequence[ImageShard]) -> Iterator[IngestReport]:
+    """Ingest shards, as many at a time as there are CPUs, here or on the cluster that is named.
 
     Raises:
         UserError: an image cannot be read, or an intermediate shard cannot be written.
     """
     if not shards:
         return
+    problem = "the images cannot be read or stored"
+    if not os.environ.get("RAY_ADDRESS"):
+        yield from in_processes(ingest, shards, problem)
+        return
     # Ray takes seconds to import, so wrong options are refused before.
     from lib.scoring import engine
 
     with engine.failures_in_one_line(HOW_TO_GO_ON), engine.cluster():
-        yield from engine.tasks(ingest, shards, "the images cannot be read or stored")
+        yield from engine.tasks(ingest, shards, problem)
 
 
 def write_rows(

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +105,9 @@ def head() -> Iterator[RayHead]:
     """One Ray cluster for all tests; more logical CPUs than cores, so that nothing waits for room."""
     with ray_head(cpus=4, more=ENVIRONMENT) as running:
         yield running
+
+
+@pytest.fixture
+def alone() -> dict[str, str]:
+    """The environment of a job without a cluster."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -15,6 +15,7 @@ import pytest
 
 from lib.common.demo import EXPECTED, make_demo
 from tests.made_imdb import ROUND, make_imdb, with_comment
+from tests.made_onnx import make_described
 from tests.ray_head import PROJECT, RayHead
 from tests.s3_server import S3Server
 from tests.stand_in import REAL
@@ -62,6 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_imdb(folder, [portrait], rounds=1)
     for task, classes in (("age_model", 101), ("gender_model", 2), ("vgg_face", 2622)):
         write_published(folder / f"{task}_weights.h5", None, classes)
+    make_described(folder / "other")
     (folder / "people.csv").write_text("url,person_id\nfaces/face.jpg,7\nfaces/gone.jpg,8\n")
     return folder
 
@@ -118,6 +120,7 @@ def test_every_block_of_commands_works(
         ("face-labels", 1),
         ("labels-of-cluster", len(EXPECTED)),
         ("labels-by-run", len(EXPECTED)),
+        ("labels-by-other", len(EXPECTED)),
         ("labels-of-people", 2),
     ):
         assert len(pq.read_table(data / output / "labels")) == images

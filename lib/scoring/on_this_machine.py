@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from lib.common.errors import UserError
 from lib.common.gpus import usable_gpus, visible_devices
+from lib.common.processes import begin_process
 from lib.scoring.labelling import IN_FLIGHT, Labelling, OneProcess, Worker
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, fitting
 from lib.scoring.row_writer import RowWriter
@@ -241,8 +241,7 @@ def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block
 
 def _label_blocks(work: _Work, device: str, connections: Sequence[Connection]) -> None:
     """The life of a process."""
-    signal(SIGINT, SIG_IGN)  # who started it ends it
-    Thread(target=_end_with_parent, daemon=True).start()
+    begin_process()
     os.environ["CUDA_VISIBLE_DEVICES"] = device
     kept = _Kept()
     try:
@@ -305,13 +304,6 @@ def _in_one_line(error: Exception) -> str:
         return str(error)
     reason = str(error).splitlines()[0] if str(error) else ""
     return f"the run stopped: {type(error).__name__}: {reason}"
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed must not write beside the next start of the run."""
-    parent: Any = parent_process()
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def _memory() -> float:

@@ -99,9 +99,9 @@ def imdb_options(made: MadeImdb, output: Path) -> list[str]:
     ]
 
 
-def run(head: RayHead, output: Path, *options: str) -> str:
+def run(environment: dict[str, str], output: Path, *options: str) -> str:
     """Run the job, which must succeed, and give what it printed."""
-    status, text = run_job(head.environment, output.with_suffix(".log"), PREPARE, *options)
+    status, text = run_job(environment, output.with_suffix(".log"), PREPARE, *options)
     assert status == 0, text
     return text
 
@@ -139,7 +139,7 @@ def made(images: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> MadeI
 @pytest.fixture(scope="module")
 def output(head: RayHead, made: MadeImdb, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("prepared") / "out"
-    run(head, output, *imdb_options(made, output))
+    run(head.environment, output, *imdb_options(made, output))
     return output
 
 
@@ -195,11 +195,11 @@ def test_once_more_does_nothing_and_otherwise_is_refused(
         main([*imdb_options(made, output), "--size", "100"])
 
 
-def test_cut_tar(head: RayHead, made: MadeImdb, tmp_path: Path) -> None:
+def test_cut_tar(alone: dict[str, str], made: MadeImdb, tmp_path: Path) -> None:
     cut = tmp_path / "cut.tar"
     cut.write_bytes(made.tar.read_bytes()[: made.tar.stat().st_size // 2])
     output = tmp_path / "out"
-    text = run(head, output, *imdb_options(MadeImdb(made.metadata, cut, made.rules), output))
+    text = run(alone, output, *imdb_options(MadeImdb(made.metadata, cut, made.rules), output))
     prepared = Prepared(output)
     prepared.check(ROUNDS * ROUND)
     assert f"warning: {cut}: the tar cannot be read from byte " in text
@@ -211,7 +211,7 @@ def test_cut_tar(head: RayHead, made: MadeImdb, tmp_path: Path) -> None:
     assert behind == {"missing_image", *of_metadata}
 
 
-def test_table_and_folder_of_nasty_files(head: RayHead, tmp_path: Path) -> None:
+def test_table_and_folder_of_nasty_files(alone: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "all" / "photos"
     expected = make_nasty(folder)
     (folder / "large_turned.jpg").write_bytes(jpeg_turned(quadrants(600, 400), 6))
@@ -226,7 +226,7 @@ def test_table_and_folder_of_nasty_files(head: RayHead, tmp_path: Path) -> None:
         *("--columns.group", "kind", "--images", str(tmp_path / "all"), "--size", "48"),
         *("--output", str(tmp_path / "out")),
     ]
-    run(head, tmp_path / "out", *options)
+    run(alone, tmp_path / "out", *options)
     prepared = Prepared(tmp_path / "out")
     prepared.check(len(names))
     rules = {names[row]: rule for row, rule in prepared.rules.items()}
@@ -248,7 +248,7 @@ def test_table_and_folder_of_nasty_files(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_images_in_s3_by_the_options_of_the_command(
-    head: RayHead, s3: S3Server, tmp_path: Path
+    alone: dict[str, str], s3: S3Server, tmp_path: Path
 ) -> None:
     """The environment names no server, neither here nor in the cluster; the record keeps its address."""
     s3.bucket("chips")
@@ -261,7 +261,7 @@ def test_images_in_s3_by_the_options_of_the_command(
     s3.put("s3://chips/more/40_0_0_3.jpg", jpeg(quadrants(60, 60)))
     output = tmp_path / "out"
     run(
-        head, output, "--source", "utkface", "--output", str(output),
+        alone, output, "--source", "utkface", "--output", str(output),
         *("--images", "s3://chips/chips.tar", "s3://chips/more"),
         *("--s3.endpoint", s3.endpoint, "--s3.region", "us-east-1"),
     )  # fmt: skip
@@ -403,17 +403,19 @@ def finished_shards(output: Path) -> dict[str, int]:
 
 
 @pytest.mark.data
-def test_utkface_stopped_in_between(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
+def test_utkface_stopped_in_between(
+    alone: dict[str, str], shared_data: Path, tmp_path: Path
+) -> None:
     tars, output = utkface_tars(shared_data), tmp_path / "out"
     options = ["--source", "utkface", "--images", *map(str, tars), "--output", str(output)]
-    with Job(head.environment, tmp_path / "stopped.log", PREPARE, *options) as job:
+    with Job(alone, tmp_path / "stopped.log", PREPARE, *options) as job:
         wait_until(lambda: finished_shards(output), 120)
         job.process.send_signal(signal.SIGTERM)
         assert job.finish() == 130
         assert "the same command goes on" in job.output
     assert not (output / "faces").exists()
     ready = finished_shards(output)
-    with Job(head.environment, tmp_path / "again.log", PREPARE, *options) as job:
+    with Job(alone, tmp_path / "again.log", PREPARE, *options) as job:
         wait_until(lambda: len(finished_shards(output)) > len(ready), 120)
         assert ready.items() <= finished_shards(output).items()
         assert job.finish() == 0, job.output
@@ -443,10 +445,12 @@ def test_utkface_stopped_in_between(head: RayHead, shared_data: Path, tmp_path: 
 
 
 @pytest.mark.data
-def test_5000_rows_over_real_chips(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
+def test_5000_rows_over_real_chips(
+    alone: dict[str, str], shared_data: Path, tmp_path: Path
+) -> None:
     chips = list(read_all(utkface_tars(shared_data)[:1]).values())
     made = make_imdb(tmp_path, chips, 5000 // ROUND)
-    run(head, tmp_path / "out", *imdb_options(made, tmp_path / "out"))
+    run(alone, tmp_path / "out", *imdb_options(made, tmp_path / "out"))
     prepared = Prepared(tmp_path / "out")
     prepared.check(5000)
     assert [prepared.rules[row] for row in range(5000)] == made.rules

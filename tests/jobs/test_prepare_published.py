@@ -140,7 +140,7 @@ PUBLISHED = {
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks run here, one after the other: a cluster is not what these tests are about."""
-    monkeypatch.setattr(prepare, "run_tasks", lambda ingest, shards: map(ingest, shards))
+    monkeypatch.setattr(prepare, "ingest_shards", lambda ingest, shards: map(ingest, shards))
 
 
 def write(root: Path, published: Published) -> list[str]:

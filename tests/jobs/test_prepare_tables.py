@@ -14,7 +14,7 @@ from lib.datasets.labelled_faces import LabelledFaces
 from lib.storage.folder import folder
 from lib.training.faces import read_labels
 from tests.nasty import jpeg
-from tests.ray_head import RayHead, run_job
+from tests.ray_head import run_job
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def arguments(images: Path, table: str, *more: str) -> list[str]:
 def test_what_ends_in_nothing_is_refused_at_once(
     images: Path, table: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "run_tasks", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(prepare, "ingest_shards", lambda *_: pytest.fail("images were read"))
     with pytest.raises(UserError, match=says):
         prepare.main(arguments(images, table))
 
@@ -70,14 +70,12 @@ def test_what_ends_in_nothing_is_refused_at_once(
     ],
 )
 def test_paths_as_tables_have_them(
-    head: RayHead, images: Path, named: Callable[[Path, str], str]
+    alone: dict[str, str], images: Path, named: Callable[[Path, str], str]
 ) -> None:
     names = ("a/1.jpg", "a/2.jpg", "b/3.jpg")
     rows = [f"{named(images, name)},{age},f" for name, age in zip(names, (20, 30, 40), strict=True)]
     table = "\n".join(["path,age,gender", *rows, "none.jpg,50,m", ""])
-    status, text = run_job(
-        head.environment, images.parent / "log", "jobs.prepare", *arguments(images, table)
-    )
+    status, text = run_job(alone, images.parent / "log", "jobs.prepare", *arguments(images, table))
     assert status == 0, text
     faces = images.parent / "out" / "faces"
     read = [pq.ParquetFile(file).read(["age"]) for file in faces.rglob("*.parquet")]
@@ -93,10 +91,10 @@ def test_a_path_that_fits_two_images_is_refused(images: Path) -> None:
         prepare.main(command)
 
 
-def test_a_data_set_without_genders(head: RayHead, images: Path) -> None:
+def test_a_data_set_without_genders(alone: dict[str, str], images: Path) -> None:
     table = "path,age\na/1.jpg,20\na/2.jpg,30\nb/3.jpg,40\n"
     command = arguments(images, table, "--columns.gender", "None", "--shares", "1", "0", "0")
-    status, text = run_job(head.environment, images.parent / "log", "jobs.prepare", *command)
+    status, text = run_job(alone, images.parent / "log", "jobs.prepare", *command)
     assert status == 0, text
     faces = LabelledFaces(folder(images.parent / "out" / "faces"), "train")
     assert sorted(read_labels(faces, ["age"]).classes["age"]) == [20, 30, 40]
@@ -105,11 +103,11 @@ def test_a_data_set_without_genders(head: RayHead, images: Path) -> None:
 
 
 def test_nothing_kept_is_a_failure(
-    head: RayHead, images: Path, caplog: pytest.LogCaptureFixture
+    alone: dict[str, str], images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when the same command is given again."""
     command = arguments(images, "path,age,gender\na/1.jpg,20,f\n", "--min-size", "1000")
     for _ in range(2):
-        status, text = run_job(head.environment, images.parent / "log", "jobs.prepare", *command)
+        status, text = run_job(alone, images.parent / "log", "jobs.prepare", *command)
         assert status == prepare.FAILED, text
         assert "no face is kept" in text

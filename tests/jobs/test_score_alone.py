@@ -27,12 +27,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def alone() -> dict[str, str]:
-    """The environment of a job without a cluster."""
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-
-
 def labels(output: Path) -> pd.DataFrame:
     return pd.read_parquet(output / "labels").sort_values("id").reset_index(drop=True)
 
