@@ -1,6 +1,5 @@
 """Fixtures that every test may use."""
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.azure_server import azure_server, install
-from tests.ray_head import RayHead, ray_head
+from tests.ray_head import RayHead, ray_head, without_cluster
 from tests.s3_server import (
     ENVIRONMENT,
     MotoServer,
@@ -110,4 +109,4 @@ def head() -> Iterator[RayHead]:
 @pytest.fixture
 def alone() -> dict[str, str]:
     """The environment of a job without a cluster."""
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return without_cluster()

@@ -179,6 +179,11 @@ def ray_head(
             process.wait()
 
 
+def without_cluster() -> dict[str, str]:
+    """The environment of a job that finds no cluster."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+
 def command(process: psutil.Process) -> str:
     """The command line of a process; empty where it has ended meanwhile."""
     try:

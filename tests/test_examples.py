@@ -43,10 +43,10 @@ def test_a_ray_dataset(pictures: Path, head: RayHead, tmp_path: Path) -> None:
     assert {Path(row["path"]).name: row["status"] for row in rows} == EXPECTED
 
 
-def test_a_query(pictures: Path, head: RayHead, tmp_path: Path) -> None:
+def test_a_query(pictures: Path, alone: dict[str, str], tmp_path: Path) -> None:
     status, text = run_job(
-        head.environment, tmp_path / "log", "jobs.score", "--images", pictures,
-        "--output", tmp_path / "labels", "--faces.actors", 1,
+        alone, tmp_path / "log", "jobs.score", "--images", pictures,
+        "--output", tmp_path / "labels",
     )  # fmt: skip
     assert status == 0, text
     title, *rows = example("query_labels", tmp_path / "labels").splitlines()

@@ -74,22 +74,28 @@ def fit_under(validation: Comparison) -> UnderAge | None:
     return fit_under_age(distributions[known], low[known], high[known])
 
 
-def fit_certainty(validation: Comparison, gender_temperature: float, turns: Floats) -> Certainty:
+def fit_certainty(
+    validation: Comparison, gender_temperature: float, turns: Floats
+) -> Certainty | None:
     """Find out which faces are certain.
 
     Args:
         validation: labels with the temperature 1.
         gender_temperature: that was fitted on them.
         turns: of `turns_of`, of the same faces.
+
+    Returns:
+        None where there are too few faces for any cut: without one all would be certain.
     """
     labels = validation.labels
     score = apply_temperature(numbers(labels["gender_score"]), gender_temperature)
-    return Certainty(
+    rule = Certainty(
         least_gender_score=least_score(score, _right(validation)),
         most_age_std=most_spread(numbers(labels["age_std"]), np.abs(_errors(_ages(validation)))),
         least_sharpness=validated_least(numbers(labels[SHARPNESS])),
         most_turned=validated_most(turns),
     )
+    return None if rule == Certainty() else rule
 
 
 def honesty(test: Comparison, points: Sequence[OperatingPoint] = ()) -> Metrics:

@@ -204,8 +204,9 @@ def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
         bundle = Path(temporary)
         save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
+        # Of all faces: how a head is turned does not depend on its label.
         turns = turns_of(LabelledFaces(run.data, "val"), len(run.labels["val"]))
-        calibrate(bundle, label(bundle, "val"), turns[run.counted("val")])
+        calibrate(bundle, label(bundle, "val"), turns)
         with_metrics(bundle, label(bundle, "test"), label(bundle, "test", mirror=True))
         with_text(bundle)
         (run.output / "bundle").upload(bundle, last=CARD)

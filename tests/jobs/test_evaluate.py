@@ -24,7 +24,7 @@ from lib.models.bundle import read_bundle
 from lib.scoring.stages.rows import model_id
 from tests.made_predictions import predictions
 from tests.nasty import jpeg
-from tests.ray_head import PROJECT, RayHead, run_job
+from tests.ray_head import PROJECT, RayHead, run_job, without_cluster
 
 EVALUATE, SCORE = "jobs.evaluate", "jobs.score"
 COUNT, BROKEN = 200, 3
@@ -106,14 +106,12 @@ def evaluation(
 
 
 @pytest.fixture(scope="module")
-def labels(
-    head: RayHead, model: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def labels(model: Path, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The labels that jobs.score gives the same faces."""
     output = tmp_path_factory.mktemp("score") / "out"
     options = ("--model", model, "--images", archive, "--output", output, "--detector", "none")
     log = output.with_suffix(".log")
-    status, text = run_job(head.environment, log, SCORE, *options, "--age-distribution")
+    status, text = run_job(without_cluster(), log, SCORE, *options, "--age-distribution")
     assert status == 0, text
     return output / "labels"
 

@@ -185,14 +185,14 @@ def test_demonstration_and_nasty_files(head: RayHead, model: Path, tmp_path: Pat
     assert peaks["nasty"] - peaks["demo"] < 2 * GIB
 
 
-def test_as_deepface_in_half_precision(head: RayHead, model: Path, tmp_path: Path) -> None:
+def test_as_deepface_in_half_precision(alone: dict[str, str], model: Path, tmp_path: Path) -> None:
     """The same statuses as by default; of a box that reaches beyond its picture, what is inside."""
     make_demo(str(tmp_path / "demo"))
     with Image.open(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")) as image:
         image.crop((200, 0, image.width, image.height)).save(tmp_path / "demo" / "cut.png")
     status, text = run_job(
-        head.environment, tmp_path / "log", SCORE, "--images", tmp_path / "demo",
-        "--output", tmp_path / "out", "--model", model, "--faces.actors", 1,
+        alone, tmp_path / "log", SCORE, "--images", tmp_path / "demo",
+        "--output", tmp_path / "out", "--model", model,
         "--detector", "deepface", "--precision", "bfloat16",
     )  # fmt: skip
     assert status == 0, text
@@ -205,11 +205,11 @@ def test_as_deepface_in_half_precision(head: RayHead, model: Path, tmp_path: Pat
 
 
 @pytest.mark.data
-def test_photographs(head: RayHead, shared_data: Path, tmp_path: Path) -> None:
+def test_photographs(alone: dict[str, str], shared_data: Path, tmp_path: Path) -> None:
     """The embedded model on real photographs: a face in each, and whose looks nearly always right."""
     photos = shared_data / "photos"
-    options = ["--images", photos, "--output", tmp_path / "out", "--faces.actors", 2]
-    status, text = run_job(head.environment, tmp_path / "log", SCORE, *options)
+    options = ["--images", photos, "--output", tmp_path / "out"]
+    status, text = run_job(alone, tmp_path / "log", SCORE, *options)
     assert status == 0, text
     found = labels(tmp_path / "out")
     assert len(found) == 40
@@ -385,17 +385,17 @@ def test_another_run_is_refused(model: Path, portraits: Path, tmp_path: Path) ->
         main([str(option) for option in fused_options(portraits, output, model)[1:]])
 
 
-def test_too_many_errors_fail(head: RayHead, model: Path, tmp_path: Path) -> None:
+def test_too_many_errors_fail(alone: dict[str, str], model: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"text")
     options = [
         *(SCORE, "--images", tmp_path, "--output", tmp_path / "out", "--model", model),
-        *("--faces.actors", 1, "--detector", "none"),
+        *("--detector", "none"),
     ]
-    status, text = run_job(head.environment, tmp_path / "log", *options, "--max-error-rate", 0.5)
+    status, text = run_job(alone, tmp_path / "log", *options, "--max-error-rate", 0.5)
     assert status == 1
     assert "error: 100.0% of the images could not be labelled" in text
     # The labels are there all the same, and the rate is no part of what they are.
-    status, text = run_job(head.environment, tmp_path / "log", *options)
+    status, text = run_job(alone, tmp_path / "log", *options)
     assert status == 0
     assert "nothing to do" in text

@@ -63,11 +63,14 @@ def archive(
     return local
 
 
+POOL = ("--faces.actors", 1, "--faces.cpus", 1)
+"""What makes a job ask for a cluster."""
+
+
 def options(place: Proxy | S3Server, images: str, output: object, model: Path) -> list[object]:
     return [
         *(SCORE, "--images", *images.split(), "--output", output, "--model", model),
-        *("--detector", "none", "--faces.actors", 1, "--faces.cpus", 1),
-        *("--s3.endpoint", place.endpoint, "--s3.region", "us-east-1"),
+        *("--detector", "none", "--s3.endpoint", place.endpoint, "--s3.region", "us-east-1"),
     ]
 
 
@@ -106,7 +109,12 @@ def undisturbed(
     output = out(s3, folder_)
     images = f"s3://objects {archive} s3://tars s3://tables"
     status, text = run_job(
-        head.environment, folder_ / "log", *options(s3, images, output, model), "--carry", "person"
+        head.environment,
+        folder_ / "log",
+        *options(s3, images, output, model),
+        *POOL,
+        "--carry",
+        "person",
     )
     assert status == 0, text
     found = labels(output)
@@ -151,7 +159,7 @@ def test_all_sources_say_the_same(undisturbed: pd.DataFrame, archive: Path) -> N
 
 
 def test_faults_then_retry_then_update(
-    head: RayHead, proxy: Proxy, s3: S3Server, archive: Path, model: Path,
+    head: RayHead, alone: dict[str, str], proxy: Proxy, s3: S3Server, archive: Path, model: Path,
     undisturbed: pd.DataFrame, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Throttled, reset, truncated, stalled, forbidden, gone, and the server down for 20 seconds."""
@@ -180,7 +188,7 @@ def test_faults_then_retry_then_update(
     output, log = out(s3, tmp_path), tmp_path / "log"
     sources = "s3://faulty s3://tars s3://tables"
     command = [*options(proxy, sources, output, model), "--fetch-timeout", 5]
-    with Job(head.environment, log, *command) as job:
+    with Job(head.environment, log, *command, *POOL) as job:
         wait_until(lambda: proxy.asked["GET", "faulty/0/040.jpg"], 120)
         s3.kill()
         Timer(20, s3.start).start()
@@ -200,7 +208,7 @@ def test_faults_then_retry_then_update(
 
     # Only what failed is done again.
     proxy.reset()
-    status, text = run_job(head.environment, log, *command, "--retry", "access_denied,not_found")
+    status, text = run_job(alone, log, *command, "--retry", "access_denied,not_found")
     assert status == 0, text
     assert "3 images are tried again" in text
     assert {
@@ -216,7 +224,7 @@ def test_faults_then_retry_then_update(
     s3.put("s3://faulty/0/004.jpg", (archive / "0/008.jpg").read_bytes())
     proxy.asked.clear()
     s3.open("s3://faulty/")[0].delete(["1/005.jpg"])
-    status, text = run_job(head.environment, log, *command, "--update", "--prune")
+    status, text = run_job(alone, log, *command, "--update", "--prune")
     assert status == 0, text
     assert "1 new, 1 changed, 1 vanished, dropped" in text
     assert {key for method, key in proxy.asked if key.endswith("jpg")} == {
@@ -229,7 +237,7 @@ def test_faults_then_retry_then_update(
     assert "1/005.jpg" not in updated
     assert updated["0/004.jpg"] == pytest.approx(updated["0/008.jpg"], abs=1e-3)
     started = time.monotonic()
-    status, text = run_job(head.environment, log, *command, "--update", "--prune")
+    status, text = run_job(alone, log, *command, "--update", "--prune")
     assert status == 0, text
     assert "0 new, 0 changed, 0 vanished" in text
     assert "nothing to do" in text
@@ -242,7 +250,7 @@ def test_killed_wherever_it_hurts(
 ) -> None:  # fmt: skip
     """SIGKILL while it lists, fetches, writes labels, compacts; each start goes on."""
     output, log = out(s3, tmp_path), tmp_path / "log"
-    command = options(proxy, "s3://objects", output, model)
+    command = [*options(proxy, "s3://objects", output, model), *POOL]
     place = output.path
 
     def killed_at(method: str, part: str, times: int = 0) -> None:
@@ -291,7 +299,7 @@ def test_the_second_run_refuses(
     output = out(s3, tmp_path)
     with RunLock(output):
         status, text = run_job(
-            head.environment, tmp_path / "log", *options(s3, "s3://objects", output, model)
+            head.environment, tmp_path / "log", *options(s3, "s3://objects", output, model), *POOL
         )
     assert status == 2
     assert text.startswith("error: another run (process ")

@@ -61,7 +61,7 @@ def troubles(site: Site, picture: bytes, gone: Event) -> dict[str, tuple[str, st
 def options(urls: Path, output: Path, model: Path, *more: object) -> list[object]:
     return [
         *("jobs.score", "--images", urls, "--output", output, "--model", model),
-        *("--detector", "none", "--faces.actors", 2, "--faces.cpus", 1),
+        *("--detector", "none"),
         *("--max-image-bytes", 100_000, "--fetch-timeout", 3, "--carry", "caption", *more),
     ]
 
@@ -91,6 +91,7 @@ def test_a_list_of_urls(head: RayHead, model: Path, picture: bytes, tmp_path: Pa
         listed = write_list(tmp_path / "urls.csv", urls)
         output = tmp_path / "out"
         command = options(listed, output, model, "--http.private")
+        command += ["--faces.actors", 2, "--faces.cpus", 1]
         code, text = run_job(head.environment, tmp_path / "log", *command)
         gone.set()
         assert code == 0, text
@@ -115,7 +116,7 @@ def test_a_list_of_urls(head: RayHead, model: Path, picture: bytes, tmp_path: Pa
 
 
 def test_private_addresses_are_refused(
-    head: RayHead, model: Path, picture: bytes, tmp_path: Path
+    alone: dict[str, str], model: Path, picture: bytes, tmp_path: Path
 ) -> None:
     """A list from elsewhere must not read what only this machine can reach."""
     with http_site() as site:
@@ -124,7 +125,7 @@ def test_private_addresses_are_refused(
         urls += [site.url("/0.jpg", host="2130706433"), "http://169.254.169.254/latest/meta-data"]
         listed = write_list(tmp_path / "urls.csv", urls)
         command = options(listed, tmp_path / "out", model)
-        code, text = run_job(head.environment, tmp_path / "log", *command)
+        code, text = run_job(alone, tmp_path / "log", *command)
         assert code == 0, text
         assert not site.requests
     rows = rows_of(tmp_path / "out")

@@ -14,7 +14,7 @@ from PIL import Image
 from lib import Face, LabelledImage, Labeller
 from lib.common.demo import EXPECTED, make_demo
 from lib.common.errors import UserError
-from tests.ray_head import PROJECT, RayHead, run_job
+from tests.ray_head import PROJECT, run_job
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +29,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def score(head: RayHead, images: Path, work: Path) -> dict[str, dict[str, Any]]:
+def score(alone: dict[str, str], images: Path, work: Path) -> dict[str, dict[str, Any]]:
     """The rows of jobs.score by file name."""
     status, text = run_job(
-        head.environment, work / "log", "jobs.score", "--images", images, "--output", work / "out",
-        "--age-distribution", "--faces.actors", 1,
+        alone, work / "log", "jobs.score", "--images", images, "--output", work / "out",
+        "--age-distribution",
     )  # fmt: skip
     assert status == 0, text
     rows = pq.read_table(work / "out" / "labels").to_pylist()
@@ -65,9 +65,9 @@ def assert_same_face(face: Face, expected: dict[str, Any]) -> None:
 
 
 def test_the_demonstration_as_jobs_score_labels_it(
-    labeller: Labeller, demo: Path, head: RayHead, tmp_path: Path
+    labeller: Labeller, demo: Path, alone: dict[str, str], tmp_path: Path
 ) -> None:
-    rows = score(head, demo, tmp_path)
+    rows = score(alone, demo, tmp_path)
     labels = labeller.label_batch([demo / name for name in EXPECTED])
     assert [image.status for image in labels] == list(EXPECTED.values())
     for name, image in zip(EXPECTED, labels, strict=True):
@@ -76,10 +76,10 @@ def test_the_demonstration_as_jobs_score_labels_it(
 
 @pytest.mark.data
 def test_photographs_as_jobs_score_labels_them(
-    labeller: Labeller, head: RayHead, tmp_path: Path, shared_data: Path
+    labeller: Labeller, alone: dict[str, str], tmp_path: Path, shared_data: Path
 ) -> None:
     photos = sorted((shared_data / "photos").glob("*.jpg"))
-    rows = score(head, shared_data / "photos", tmp_path)
+    rows = score(alone, shared_data / "photos", tmp_path)
     labels = labeller.label_batch(photos)
     assert sum(map(len, labels)) >= 40
     for photo, image in zip(photos, labels, strict=True):

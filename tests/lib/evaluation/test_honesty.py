@@ -11,6 +11,7 @@ from lib.evaluation.comparison import Comparison
 from lib.evaluation.honesty import fit_certainty, fit_under, honesty, turns_of
 from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.evaluation.text_table import as_table
+from lib.models.certainty import Certainty
 from lib.storage.folder import folder
 from lib.tasks.expectation import expected_age
 from lib.tasks.under_age import OperatingPoint, p_under
@@ -55,8 +56,14 @@ def without(comparison: Comparison, *columns: str) -> Comparison:
     return Comparison(comparison.truth, labels, {})
 
 
+def rule_of(comparison: Comparison, temperature: float, turns: np.ndarray) -> Certainty:
+    rule = fit_certainty(comparison, temperature, turns)
+    assert rule is not None
+    return rule
+
+
 def test_the_rule_follows_what_is_right(comparison: Comparison) -> None:
-    rule = fit_certainty(comparison, 1.0, np.arange(1000.0))
+    rule = rule_of(comparison, 1.0, np.arange(1000.0))
     assert rule.least_gender_score == pytest.approx(0.75, abs=0.05)
     # The mean distance of a normal distribution is 0.8 of its standard deviation: 10 years at 12.5.
     assert rule.most_age_std == pytest.approx(12.5, abs=1.5)
@@ -66,14 +73,20 @@ def test_the_rule_follows_what_is_right(comparison: Comparison) -> None:
 
 def test_the_rule_is_for_calibrated_scores(comparison: Comparison) -> None:
     """A temperature of 2 makes 0.9 of 0.9878; three of four are right at 0.75, which becomes 0.634."""
-    warmer = fit_certainty(comparison, 2.0, np.zeros(0)).least_gender_score
+    warmer = rule_of(comparison, 2.0, np.zeros(0)).least_gender_score
     assert warmer == pytest.approx(0.634, abs=0.03)
 
 
 def test_a_task_that_the_model_does_not_know_has_no_cut(comparison: Comparison) -> None:
-    rule = fit_certainty(without(comparison, "gender", "gender_score"), 1.0, np.zeros(0))
+    rule = rule_of(without(comparison, "gender", "gender_score"), 1.0, np.zeros(0))
     assert (rule.least_gender_score, rule.most_turned) == (None, None)
     assert rule.most_age_std is not None
+
+
+def test_few_faces_choose_no_rule(comparison: Comparison) -> None:
+    """With a rule of no cuts every face would be called certain."""
+    few = Comparison(comparison.truth.slice(0, 150), comparison.labels.slice(0, 150), {})
+    assert fit_certainty(few, 1.0, np.arange(150.0)) is None
 
 
 def test_minors_are_calibrated_and_cost_what_they_cost(comparison: Comparison) -> None:
