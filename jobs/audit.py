@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from lib.audit.faces import AuditedFaces, FaceLabels
-from lib.audit.look import CARRIED, LookAtFaces
-from lib.audit.opinions import Opinions, collected
+from lib.audit.interview import FOLDER as OPINIONS
+from lib.audit.interview import Interview
+from lib.audit.opinions import Opinions
 from lib.audit.results import Audit, in_words, write_results
 from lib.audit.suspicion import suspicion
 from lib.common import options as command_line
@@ -19,13 +18,10 @@ from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.datasets.labels import SPLITS
 from lib.datasets.suspects import FILE
-from lib.evaluation.labelling import label_rows
-from lib.faces.registry import NO_DETECTOR, DetectorSpec
-from lib.images import Limits
+from lib.faces.registry import DetectorSpec
 from lib.models.bundle import Bundle, read_bundle
 from lib.output.run_lock import RunLock
 from lib.output.run_record import RunRecord, claim
-from lib.scoring.labelling import Labelling
 from lib.scoring.placement import Placement
 from lib.scoring.stages.rows import model_id
 from lib.storage.folder import Folder, failures_in_one_line, folder
@@ -37,7 +33,7 @@ from lib.training.run import Run, train
 log = logging.getLogger("audit")
 
 HOW_TO_GO_ON = "the same command goes on where it was"
-FOLDS, OPINIONS = "folds", "opinions"
+FOLDS = "folds"
 PAGE = "audit.html"
 MOST_FOLDS = 100
 
@@ -76,9 +72,9 @@ class Options(TrainingOptions):
             raise UserError(f"--folds must be in 2..{MOST_FOLDS}, not {self.folds}")
         if self.recipe.suspect_weight:
             raise UserError("--suspect-weight is for jobs.train; leave it out")
-        asked, usual = self, TrainingOptions()
+        usual = TrainingOptions()
         names = [f.name for f in fields(usual) if f.name != "max_cluster"]
-        if self.models and any(getattr(asked, name) != getattr(usual, name) for name in names):
+        if self.models and any(getattr(self, name) != getattr(usual, name) for name in names):
             raise UserError("--models: nothing is trained, so leave out the options of training")
 
     def fingerprint(self, labels: FaceLabels, models: Sequence[Bundle]) -> dict[str, object]:
@@ -105,14 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = [read_bundle(where, storage) for where in options.models]
     labels = faces.labels(1 if named else options.folds)
     runs = [] if named else fold_runs(options, faces, labels, output)
+    placement, opinions = Placement(max_cluster=options.max_cluster), Opinions.none(len(labels))
+    interview = Interview(faces, labels, output, placement, HOW_TO_GO_ON, opinions)
     with failures_in_one_line(HOW_TO_GO_ON), RunLock(output):
         fingerprint = options.fingerprint(labels, named)
         claim(output, RunRecord("jobs.audit", fingerprint, storage), (FOLDS, OPINIONS))
-        opinions = Opinions.none(len(labels))
-        models = ask_named(options, faces, labels, named, output, opinions)
-        models += ask_folds(options, faces, labels, runs, output, opinions)
-        audit = Audit(faces, labels, opinions, suspicion(labels, opinions), models, len(runs))
-        conclude(audit, output)
+        models = ask_named(interview, named) if named else ask_folds(interview, runs)
+        judged = suspicion(labels, opinions)
+        conclude(Audit(faces, labels, opinions, judged, models, len(runs)), output)
     return 0
 
 
@@ -138,73 +134,24 @@ def fold_runs(
     return runs
 
 
-def ask_named(
-    options: Options,
-    faces: AuditedFaces,
-    labels: FaceLabels,
-    models: Sequence[Bundle],
-    output: Folder,
-    opinions: Opinions,
-) -> list[str]:
+def ask_named(interview: Interview, models: Sequence[Bundle]) -> list[str]:
     """Ask each of the user's models about all faces; gives their names."""
-    everyone = np.ones(len(labels), bool)
     for number, bundle in enumerate(models):
         log.info("model %d of %d: %s", number + 1, len(models), model_id(bundle))
         # One look at the pictures is enough.
-        opinions.add(
-            asked(options, faces, labels, bundle, everyone, output, f"model-{number}", number == 0)
-        )
+        interview.ask(f"model-{number}", bundle, fold=None, look=number == 0)
     return [model_id(bundle) for bundle in models]
 
 
-def ask_folds(
-    options: Options,
-    faces: AuditedFaces,
-    labels: FaceLabels,
-    runs: Sequence[Run],
-    output: Folder,
-    opinions: Opinions,
-) -> list[str]:
+def ask_folds(interview: Interview, runs: Sequence[Run]) -> list[str]:
     """Train the model of each fold, and ask it about the faces of this fold; gives their names."""
     models = []
     for fold, run in enumerate(runs):
         log.info("fold %d of %d", fold + 1, len(runs))
         bundle = read_bundle(train(run, HOW_TO_GO_ON))
-        members = labels.folds == fold
-        opinions.add(asked(options, faces, labels, bundle, members, output, f"fold-{fold}", True))
+        interview.ask(f"fold-{fold}", bundle, fold, look=True)
         models.append(model_id(bundle))
     return models
-
-
-def asked(
-    options: Options,
-    faces: AuditedFaces,
-    labels: FaceLabels,
-    bundle: Bundle,
-    members: NDArray[np.bool_],
-    output: Folder,
-    name: str,
-    look: bool,
-) -> pa.Table:
-    """The opinions of a model about some faces; those that were written earlier are read."""
-    file, opinions = f"{name}.parquet", output / OPINIONS
-    if opinions.holds(file):
-        return opinions.read_table(file)
-    labelling = Labelling(
-        LookAtFaces(DetectorSpec() if look else None),
-        DetectorSpec(NO_DETECTOR),
-        Limits(),
-        bundle,
-        age_distribution=True,
-        carry=CARRIED,
-    )
-    placement = Placement(max_cluster=options.max_cluster)
-    rows = label_rows(faces.rows(members), labelling, placement, HOW_TO_GO_ON)
-    table = collected(rows, labels, bundle)
-    if len(table) != members.sum():
-        raise RuntimeError(f"{members.sum() - len(table)} faces have come back without a label row")
-    opinions.write_table(file, table)
-    return table
 
 
 def conclude(audit: Audit, output: Folder) -> None:

@@ -1,6 +1,5 @@
 """What models say of faces and of their labels: fixed numbers for each face, whatever the pictures."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,9 +108,3 @@ class Opinions:
         """One of the numbers of all faces, (n,), or of some; NaN where no model has one."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.sums[name][places].astype(np.float64) / self.counts[name][places]
-
-
-def collected(tables: Iterator[pa.Table], labels: FaceLabels, bundle: Bundle) -> pa.Table:
-    """The opinions of a model about the faces of label rows, as they come; nothing else is kept."""
-    parts = [opinions_of(rows, labels, bundle) for rows in tables]
-    return pa.concat_tables([OPINION_SCHEMA.empty_table(), *parts]).combine_chunks()

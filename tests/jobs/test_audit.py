@@ -12,6 +12,7 @@ import pytest
 
 from jobs import audit, train
 from jobs.audit import main
+from lib.audit import interview
 from lib.audit.page import BYTES, PICTURES
 from lib.audit.suspicion import DUPLICATE, KINDS, NO_FACE
 from lib.common.demo import make_demo
@@ -110,7 +111,7 @@ def test_what_is_asked_is_not_asked_again(
 ) -> None:
     before = rows(audited)
     (audited / FILE).unlink()
-    monkeypatch.setattr(audit, "label_rows", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(interview, "label_rows", lambda *_: pytest.fail("asked again"))
     assert audit_by(data, audited, "--models", model) == 0
     assert rows(audited) == before
 

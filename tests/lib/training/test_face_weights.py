@@ -1,9 +1,13 @@
 """Weights of single faces: in the loss, and those that are left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lib.common.errors import UserError
+from lib.models.bundle import DEFAULT_MODEL, read_bundle
+from lib.models.card_text import as_markdown
 from lib.models.model_card import Training
 from lib.storage.folder import folder
 from lib.training.faces import Faces, Labels, load_faces
@@ -75,3 +79,17 @@ def test_the_card_remembers_the_suspects() -> None:
     training = Training(suspects_sha256="abc", recipe={"suspect_weight": 0.25})
     assert Training.from_dict(vars(training)).suspects_sha256 == "abc"
     assert Training.from_dict({}).suspects_sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [(0.0, "suspect were left out."), (0.25, "suspect counted 0.25 times as much.")],
+)
+def test_the_card_tells_of_the_suspects(weight: float, words: str) -> None:
+    card = read_bundle(DEFAULT_MODEL).card
+    assert card.training is not None
+    assert "an audit of the labels" not in as_markdown(card)
+    recipe = {**card.training.recipe, "suspect_weight": weight}
+    training = replace(card.training, suspects_sha256="ab" * 32, recipe=recipe)
+    text = " ".join(as_markdown(replace(card, training=training)).split())
+    assert f"an audit of the labels (sha256 {'ab' * 8}…) had found {words} Code:" in text
