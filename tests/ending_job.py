@@ -54,7 +54,7 @@ def on_a_cluster(how: str) -> int:
 
     with engine.failures_in_one_line(REMEDY), engine.cluster() as resources:
         match how:
-            case "connect":
+            case "connect" | "leave":
                 print("CPUs", resources["CPU"])  # noqa: T201
             case "hold":
                 held = placement_group([{"CPU": 1}])
@@ -75,6 +75,9 @@ def on_a_cluster(how: str) -> int:
                 assert sum(engine.tasks(lambda item: item, [1, 2], "no number")) == 3
             case "abort":
                 os.abort()
+    if how == "leave":
+        print("left", flush=True)  # noqa: T201
+        time.sleep(300)
     return 0
 
 

@@ -79,6 +79,8 @@ def cluster() -> Iterator[dict[str, float]]:
                 yield ray.cluster_resources()
         finally:
             ray.shutdown()
+            # It has just given SIGTERM back to the system, which ends the process without a word.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def machines() -> list[dict[str, float]]:

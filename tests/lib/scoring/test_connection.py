@@ -113,3 +113,14 @@ def test_what_ray_says_of_memory_is_recognised() -> None:
     assert is_for_memory(f"Task was killed due to the node running low.\n{killed}")
     assert not is_for_memory("Worker exits because the actor is killed.")
     assert SHORT_OF_MEMORY in ending_line(3, short_of_memory=True)
+
+
+def test_a_job_that_has_left_its_cluster_is_stopped_as_before(
+    head: RayHead, tmp_path: Path
+) -> None:
+    """Ray's shutdown takes the handler of SIGTERM away, which ended the job without a word."""
+    with Job(head.environment, tmp_path / "log", JOB, "leave") as job:
+        wait_until(lambda: "left" in job.output, 60)
+        job.process.send_signal(signal.SIGTERM)
+        assert job.finish(30) == 130, job.output
+        assert "stopped" in job.output
