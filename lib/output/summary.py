@@ -17,7 +17,9 @@ from lib.storage.folder import folder as as_folder
 
 FILE = "summary.json"
 PACKAGES = ("ray", "tensorflow", "keras", "numpy", "pyarrow", "opencv-python-headless", "pillow")
-TABLE_COLUMNS = ("uri", "status", "face_count", "age", "age_std", "gender", "gender_score", "error")
+TABLE_COLUMNS = (
+    "uri", "status", "face_count", "age", "age_std", "gender", "gender_score", "certain", "error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
