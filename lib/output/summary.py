@@ -134,6 +134,7 @@ def first_rows(labels: Path | Folder, rows: int = 10) -> str:
     table = table.sort_values("id").head(rows)
     table["uri"] = table["uri"].map(lambda uri: uri.rsplit("/", 1)[-1])
     table["error"] = table["error"].fillna("")
+    table["certain"] = table["certain"].map({True: "yes", False: "no"}).fillna("-")
     for name in ("uri", "error"):
         table[name] = table[name].map(_harmless)
     return table[list(TABLE_COLUMNS)].to_string(
