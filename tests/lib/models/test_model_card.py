@@ -56,7 +56,10 @@ def test_the_embedded_card_is_read_and_written() -> None:
     )  # fmt: skip
     for name in values["training"].keys() - {"split", "teachers", "weights_training"}:
         assert written["training"][name] == values["training"][name]
-    large, heads = embedded.training.teachers
+    (teacher,) = embedded.training.teachers
+    assert teacher.name == "efficientnet-lite0-96"
+    assert teacher.training is not None
+    large, heads = teacher.training.teachers
     assert (large.name, heads.name) == ("dlib-resnet-144", "efficientnet-lite0-96")
     assert heads.training is not None
     assert heads.training.weights_training is not None
