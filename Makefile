@@ -60,9 +60,9 @@ demo: .venv/installed
 	rm -rf out/demo-images $(if $(filter file,$(origin OUTPUT)),out/demo)
 	.venv/bin/python -m lib.common.demo out/demo-images
 
-# Files of tests in their order, three at a time: on two cores some wait while others compute.
+# Files of tests in their order, two at a time: the first ones take longest.
 test: lint ## Run the linters and all tests.
-	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed ## Run the linters.
 	.venv/bin/ruff check .
