@@ -95,7 +95,7 @@ def here(text: str, data: Path, head: RayHead) -> str:
     return text.replace("http://127.0.0.1:8265", head.dashboard)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_block_of_commands_works(
     head: RayHead, data: Path, programs: Path, buckets: dict[str, str]
 ) -> None:
@@ -111,7 +111,7 @@ def test_every_block_of_commands_works(
     }
     done = subprocess.run(
         ["bash", "-c", "set -euo pipefail\n" + here("\n".join(commands), data, head)],
-        cwd=PROJECT, env=environment, timeout=550,
+        cwd=PROJECT, env=environment, timeout=1150,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
