@@ -78,7 +78,11 @@ def _read(file: Path) -> onnx.ModelProto:
     except Exception as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{str(file)!r} is no ONNX network: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{str(file)!r} is no ONNX network: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -236,7 +240,7 @@ def _answers(graph: onnx.ModelProto, description: OnnxDescription) -> dict[str, 
     except Exception as error:
         raise UserError(
             f"ONNX Runtime cannot compute the networks for {len(crops)} faces at once: "
-            f"{str(error).splitlines()[0]}"
+            f"{_first_line(error)}"
         ) from None
     for task, values in found.items():
         if not (values.min() > -1e-4 and np.abs(values.sum(axis=1) - 1).max() < 1e-3):
