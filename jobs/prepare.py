@@ -9,7 +9,6 @@ the intermediate shards, at the cost of a second download.
 
 import hashlib
 import logging
-import os
 import shutil
 import sys
 import time
@@ -53,6 +52,8 @@ from lib.datasets.prepared import (
 from lib.datasets.registry import SOURCE_HELP, DatasetOptions
 from lib.datasets.rules import Thresholds, first_rule
 from lib.output.run_record import RunRecord, claim
+from lib.scoring import on_this_machine
+from lib.scoring.placement import Placement
 from lib.storage.options import StorageOption, StorageOptions
 
 log = logging.getLogger("prepare")
@@ -274,7 +275,7 @@ def ingest_shards(ingest: Ingest, shards: Sequence[ImageShard]) -> Iterator[Inge
     if not shards:
         return
     problem = "the images cannot be read or stored"
-    if not os.environ.get("RAY_ADDRESS"):
+    if on_this_machine.suits(Placement()):
         yield from in_processes(ingest, shards, problem)
         return
     # Ray takes seconds to import, so wrong options are refused before.

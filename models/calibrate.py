@@ -30,25 +30,27 @@ def main() -> None:
     options = tyro.cli(Options)
     from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
     from lib.datasets.labelled_faces import LabelledFaces
+    from lib.datasets.labels import Split
     from lib.datasets.registry import source_of
-    from lib.evaluation.honesty import turns_of
+    from lib.evaluation.comparison import Comparison
     from lib.evaluation.labelling import label_faces
     from lib.models.bundle import read_bundle, write_card
     from lib.models.model_card import NOT_CALIBRATED
     from lib.storage.folder import folder
-    from lib.training.card import calibrate, with_metrics, with_text
+    from lib.training.card import complete
 
     data = folder(options.faces)
-    val, test = LabelledFaces(data, "val"), LabelledFaces(data, "test")
+    val = LabelledFaces(data, "val")
     count = len(val.truth())
     card = replace(read_bundle(options.bundle).card, calibration=NOT_CALIBRATED, under_age=None)
     if card.training is None or not card.training.faces:
         card = replace(card, calibration_data=f"{count:,} faces of {source_of(data)}")
-    bundle = write_card(options.bundle, card)
-    calibrate(options.bundle, label_faces(bundle, val), turns_of(val, count))
-    bundle = read_bundle(options.bundle)
-    with_metrics(options.bundle, label_faces(bundle, test), label_faces(bundle, test, mirror=True))
-    with_text(options.bundle)
+    write_card(options.bundle, card)
+
+    def label(split: Split, mirror: bool) -> Comparison:
+        return label_faces(read_bundle(options.bundle), LabelledFaces(data, split), mirror=mirror)
+
+    complete(options.bundle, label, val, count)
 
 
 if __name__ == "__main__":

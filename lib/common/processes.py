@@ -18,6 +18,8 @@ log = logging.getLogger("workers")
 MOST_DEATHS = 2
 """How often processes that have ended are started again."""
 
+THEY_END = "the worker processes end by themselves: is there enough memory?"
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -52,13 +54,10 @@ def in_processes(
             except BrokenProcessPool:
                 deaths += 1
                 if deaths > MOST_DEATHS:
-                    raise UserError(
-                        "the worker processes end by themselves: is there enough memory?"
-                    ) from None
+                    raise UserError(THEY_END) from None
                 log.warning("a worker process ended; others go on")
-            except (
-                BaseException
-            ):  # also of whoever takes the results, and Ctrl-C: nobody wants the rest
+            except BaseException:
+                # Also Ctrl-C, and what whoever takes the results raises: nobody wants the rest.
                 for process in active_children():
                     process.kill()
                 raise

@@ -10,6 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from lib.common.errors import UserError
+from lib.common.processes import THEY_END
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import Bundle, PrecisionChoice
@@ -219,7 +220,7 @@ class Worker:
         with self._alone:
             deaths = self._state.begun(block)
             if deaths > MOST_DEATHS:  # the last one did not read it any more
-                raise UserError("the worker processes end by themselves: is there enough memory?")
+                raise UserError(THEY_END)
             if deaths == MOST_DEATHS:
                 image = with_fault(image, fatal_image(deaths))
             labelled = list(self._label(image))

@@ -1,14 +1,17 @@
 """From the best checkpoint of a run to a bundle with a complete card."""
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from lib.datasets.labelled_faces import LabelledFaces
+from lib.datasets.labels import Split
 from lib.evaluation.comparison import Comparison
-from lib.evaluation.honesty import fit_certainty, fit_under, honesty
+from lib.evaluation.honesty import fit_certainty, fit_under, honesty, turns_of
 from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.models.backbones.registry import BackboneName
 from lib.models.bundle import read_bundle, write_bundle, write_card
@@ -24,6 +27,7 @@ from lib.training.loop import AVERAGED
 from lib.training.networks import build_networks
 from lib.training.recipe import Recipe
 
+LabelSplit = Callable[[Split, bool], Comparison]
 TEXT = "CARD.md"
 TEMPLATE = ((0.305, 0.29), (0.695, 0.29), (0.5, 0.52), (0.325, 0.685), (0.675, 0.685))
 """Where MTCNN finds the landmarks in aligned chips as UTKFace has them: the medians over 156 of them,
@@ -90,6 +94,22 @@ class _Compressed:
             for member in source.infolist():
                 target.writestr(member.filename, source.read(member))
         loose.unlink()
+
+
+def complete(folder: Path, label: LabelSplit, val: LabelledFaces, count: int) -> None:
+    """Calibrate a bundle on validation, measure it on test, and write its card, also for people.
+
+    Args:
+        folder: of the bundle.
+        label: labels the faces of a split with the bundle as it is then, by the mean over each face and
+            its mirror image where the second argument is true.
+        val: all faces of validation.
+        count: of these.
+    """
+    # How a head is turned does not depend on its label: of all faces, also of those that do not count.
+    calibrate(folder, label("val", False), turns_of(val, count))
+    with_metrics(folder, label("test", False), label("test", True))
+    with_text(folder)
 
 
 def calibrate(folder: Path, validation: Comparison, turns: Floats) -> None:

@@ -170,12 +170,11 @@ def _best_weights(run: Run, remedy: str) -> "tuple[Checkpoint, Recipe]":
 def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
     """Save the networks, calibrate them on validation, measure them on test, complete the card."""
     from lib.common import tensorflow_settings  # noqa: F401 - it quiets TensorFlow; isort: skip
-    from lib.evaluation.honesty import turns_of
-    from lib.training.card import calibrate, save, with_metrics, with_text
+    from lib.training.card import complete, save
 
     options, unfinished = run.options, run.output / "unfinished"
 
-    def label(bundle: Path, split: Split, mirror: bool = False) -> Comparison:
+    def label(split: Split, mirror: bool) -> Comparison:
         unfinished.upload(bundle, last=CARD)  # to where all machines can read it
         placement = Placement(max_cluster=options.max_cluster)
         labelled = label_faces(
@@ -204,11 +203,7 @@ def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
         bundle = Path(temporary)
         save(Path(checkpoint), options.backbone, recipe, bundle, training, code_version())
         log.info("calibrating on the split val, measuring on the split test")
-        # Of all faces: how a head is turned does not depend on its label.
-        turns = turns_of(LabelledFaces(run.data, "val"), len(run.labels["val"]))
-        calibrate(bundle, label(bundle, "val"), turns)
-        with_metrics(bundle, label(bundle, "test"), label(bundle, "test", mirror=True))
-        with_text(bundle)
+        complete(bundle, label, LabelledFaces(run.data, "val"), len(run.labels["val"]))
         (run.output / "bundle").upload(bundle, last=CARD)
     unfinished.delete_all()
 

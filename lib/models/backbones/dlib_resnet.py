@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib.models.backbones.layers import normalise
 from lib.models.backbones.spec import BackboneSpec
 from lib.network_input import Pixels
 
@@ -40,7 +41,7 @@ def dlib_resnet(size: int | None) -> "keras.Model":
     from keras import layers
 
     inputs = keras.Input((size, size, 3), name="crops")
-    x = _normalise(layers.Conv2D(STEM, 7, 2, padding="same", use_bias=False)(inputs))
+    x = normalise(layers.Conv2D(STEM, 7, 2, padding="same", use_bias=False)(inputs), activate=False)
     x = layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(x))
     for stage, (blocks, width) in enumerate(STAGES):
         for block in range(blocks):
@@ -53,8 +54,10 @@ def _residual(x: "keras.KerasTensor", width: int, halve: bool) -> "keras.KerasTe
     from keras import layers
 
     y = layers.Conv2D(width, 3, 2 if halve else 1, padding="same", use_bias=False)(x)
-    y = layers.Conv2D(width, 3, padding="same", use_bias=False)(layers.ReLU()(_normalise(y)))
-    y = _normalise(y)
+    y = layers.Conv2D(width, 3, padding="same", use_bias=False)(
+        layers.ReLU()(normalise(y, activate=False))
+    )
+    y = normalise(y, activate=False)
     if halve:
         x = layers.AveragePooling2D(2, padding="same")(x)
         x = layers.Conv2D(width, 1, use_bias=False, kernel_initializer=_identity)(x)
@@ -64,13 +67,6 @@ def _residual(x: "keras.KerasTensor", width: int, halve: bool) -> "keras.KerasTe
 def _identity(shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
     """Keeps all channels, and adds some that are zero."""
     return np.eye(shape[-2], shape[-1], dtype=dtype or "float32")[None, None]
-
-
-def _normalise(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Statistics that are quick to follow: an epoch has few batches."""
-    from keras import layers
-
-    return layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
 
 
 DLIB_RESNET = BackboneSpec(

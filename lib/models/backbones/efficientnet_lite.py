@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lib.models.backbones.layers import normalise
 from lib.models.backbones.spec import BackboneSpec
 from lib.network_input import Pixels
 
@@ -38,12 +39,12 @@ def efficientnet_lite0(size: int | None) -> "keras.Model":
     from keras import layers
 
     inputs = keras.Input((size, size, 3), name="crops")
-    x = _normalise(layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False)(inputs))
+    x = normalise(layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False)(inputs))
     for stage, (blocks, kernel, stride, width) in enumerate(STAGES):
         for block in range(blocks):
             expansion = EXPANSION if stage else 1
             x = _inverted_residual(x, expansion, kernel, 1 if block else stride, width)
-    x = _normalise(layers.Conv2D(HEAD, 1, use_bias=False)(x))
+    x = normalise(layers.Conv2D(HEAD, 1, use_bias=False)(x))
     features = layers.GlobalAveragePooling2D(name="features")(x)
     return keras.Model(inputs, features, name="efficientnet-lite0")
 
@@ -56,19 +57,11 @@ def _inverted_residual(
 
     y, before = x, x.shape[-1]
     if expansion > 1:
-        y = _normalise(layers.Conv2D(before * expansion, 1, use_bias=False)(y))
+        y = normalise(layers.Conv2D(before * expansion, 1, use_bias=False)(y))
     y = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False)(y)
-    y = layers.Conv2D(width, 1, use_bias=False)(_normalise(y))
-    y = _normalise(y, activate=False)
+    y = layers.Conv2D(width, 1, use_bias=False)(normalise(y))
+    y = normalise(y, activate=False)
     return layers.Add()([x, y]) if stride == 1 and before == width else y
-
-
-def _normalise(x: "keras.KerasTensor", activate: bool = True) -> "keras.KerasTensor":
-    """Statistics that are quick to follow: an epoch has few batches."""
-    from keras import layers
-
-    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
-    return layers.ReLU(6.0)(x) if activate else x
 
 
 EFFICIENTNET_LITE0 = BackboneSpec(

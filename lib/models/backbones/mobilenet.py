@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lib.models.backbones.layers import normalise
 from lib.models.backbones.spec import BackboneSpec
 from lib.network_input import Pixels
 
@@ -39,20 +40,13 @@ def mobilenet(size: int | None) -> "keras.Model":
     from keras import layers
 
     inputs = keras.Input((size, size, 3), name="crops")
-    x = _normalise(layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False)(inputs))
+    x = normalise(layers.Conv2D(STEM, 3, 2, padding="same", use_bias=False)(inputs))
     for stride, width in BLOCKS:
         x = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x)
-        x = layers.Conv2D(width, 1, use_bias=False)(_normalise(x))
-        x = _normalise(x)
+        x = layers.Conv2D(width, 1, use_bias=False)(normalise(x))
+        x = normalise(x)
     features = layers.GlobalAveragePooling2D(name="features")(x)
     return keras.Model(inputs, features, name="mobilenet")
-
-
-def _normalise(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Statistics that are quick to follow: an epoch has few batches."""
-    from keras import layers
-
-    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x))
 
 
 MOBILENET = BackboneSpec(
