@@ -4,7 +4,9 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,18 @@ def job() -> int:
     if how == "end":
         return 3
     return on_a_cluster(how)
+
+
+def late(wait: Callable[..., Any]) -> None:
+    """Let the calls of Ray Data's prefetching thread come a second late, as on a machine that has much to do."""
+    import ray
+
+    def later(*arguments: Any, **options: Any) -> Any:
+        if threading.current_thread().name == "Prefetcher":
+            time.sleep(1)
+        return wait(*arguments, **options)
+
+    ray.wait = later
 
 
 def on_a_cluster(how: str) -> int:
@@ -73,8 +87,17 @@ def on_a_cluster(how: str) -> int:
                 assert rows.count() == 1
             case "tasks":
                 assert sum(engine.tasks(lambda item: item, [1, 2], "no number")) == 3
+            case "prefetch":
+                late(ray.wait)
+                for batch in ray.data.range(64, override_num_blocks=4).iter_batches(batch_size=8):
+                    assert len(batch["id"]) == 8
             case "abort":
                 os.abort()
+    if how == "prefetch":
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread():
+                thread.join(10)
+        print("connected" if ray.is_initialized() else "left")  # noqa: T201
     if how == "leave":
         print("left", flush=True)  # noqa: T201
         time.sleep(300)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from lib.scoring.telemetry import STAGE_SECONDS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PREFETCHED_WITHIN_SECONDS = 5.0
+"""Their calls do not wait; one that waits for something to do makes none."""
 
 _logs = "/tmp/ray/session_latest/logs"
 """Of the cluster that the job was connected to last."""
@@ -78,9 +82,17 @@ def cluster() -> Iterator[dict[str, float]]:
                 context.memory_usage_poll_interval_s = None
                 yield ray.cluster_resources()
         finally:
+            _wait_for_prefetching()
             ray.shutdown()
             # It has just given SIGTERM back to the system, which ends the process without a word.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _wait_for_prefetching() -> None:
+    """Let the threads end that Ray Data stops without waiting: after a shutdown their calls fail, or connect."""
+    for thread in threading.enumerate():
+        if thread.name == "Prefetcher":
+            thread.join(PREFETCHED_WITHIN_SECONDS)
 
 
 def machines() -> list[dict[str, float]]:

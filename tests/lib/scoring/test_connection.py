@@ -124,3 +124,9 @@ def test_a_job_that_has_left_its_cluster_is_stopped_as_before(
         job.process.send_signal(signal.SIGTERM)
         assert job.finish(30) == 130, job.output
         assert "stopped" in job.output
+
+
+def test_a_late_thread_of_ray_data_does_not_connect_again(head: RayHead, tmp_path: Path) -> None:
+    """It once did so between two labellings of a training, and Ray refused the second connection."""
+    status, output = run_job(head.environment, tmp_path / "log", JOB, "prefetch")
+    assert (status, output) == (0, "left\n")
