@@ -30,7 +30,7 @@ def job() -> int:
 
 
 def late(wait: Callable[..., Any]) -> None:
-    """Let the calls of Ray Data's prefetching thread come a second late, as on a machine that has much to do."""
+    """Let the calls of Ray Data's prefetching thread come a second late, as on a busy machine."""
     import ray
 
     def later(*arguments: Any, **options: Any) -> Any:

@@ -61,7 +61,7 @@ def run(job: Callable[[], int], remedy: str = "give the same command again") -> 
         remedy: how to continue after Ctrl-C.
     """
     logs.start()
-    # Ray, which reads this on import, would connect for any late call of a thread that it has left behind.
+    # Ray, which reads this on import, would connect for any late call of a thread that it left behind.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with last_words.left_behind(remedy):

@@ -89,7 +89,7 @@ def cluster() -> Iterator[dict[str, float]]:
 
 
 def _wait_for_prefetching() -> None:
-    """Let the threads end that Ray Data stops without waiting: after a shutdown their calls fail, or connect."""
+    """Let the threads end that Ray Data only stops: a call after the shutdown would fail, or connect."""
     for thread in threading.enumerate():
         if thread.name == "Prefetcher":
             thread.join(PREFETCHED_WITHIN_SECONDS)
