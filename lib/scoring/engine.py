@@ -46,6 +46,8 @@ _logs = "/tmp/ray/session_latest/logs"
 def cluster() -> Iterator[dict[str, float]]:
     """Connect to the cluster of the job or the environment, else start one here for the while.
 
+    Within another such block it is the same cluster, by the same connection.
+
     Yields:
         The cluster's resources by name.
 
@@ -53,6 +55,9 @@ def cluster() -> Iterator[dict[str, float]]:
         UserError: no cluster answers at the address of the environment.
     """
     global _logs
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
     # A worker without a GPU would see all of them, and take memory of each.

@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,8 +109,12 @@ def train(run: Run, remedy: str) -> Folder:
         log.info("%s is trained already; nothing to do", run.output)
         return bundle
     log.info("faces: %s", ", ".join(f"{of:,} {split}" for split, of in run.faces.items()))
-    best, recipe = _best_weights(run, remedy)
-    _make_bundle(run, recipe, best)
+    # Ray takes seconds to import: an option that cannot work is refused long before.
+    from lib.scoring import engine
+
+    with engine.failures_in_one_line(remedy), engine.cluster() as resources:
+        best, recipe = _best_weights(run, resources, engine.machines())
+        _make_bundle(run, recipe, best)
     return bundle
 
 
@@ -130,41 +134,37 @@ def recipe_of(options: TrainingOptions, faces: int, gib: float | None) -> Recipe
     return completed(options.recipe, spec, options.weights is not None, batch, gib is None)
 
 
-def _best_weights(run: Run, remedy: str) -> "tuple[Checkpoint, Recipe]":
+def _best_weights(
+    run: Run, resources: Mapping[str, float], machines: Sequence[Mapping[str, float]]
+) -> "tuple[Checkpoint, Recipe]":
     """Train on the workers until the last epoch; gives the best weights, and how they were trained."""
-    # Ray takes seconds to import: an option that cannot work is refused long before.
-    from lib.scoring import engine
+    from lib.training import allocation, workers
 
     options = run.options
-    with engine.failures_in_one_line(remedy), engine.cluster() as resources:
-        from lib.training import allocation, workers
-
-        cluster = Cluster.of(resources, options.max_cluster)
-        use_gpu = uses_gpus(options.use_gpu, options.workers, cluster)
-        cpus = allocation.cpus_of_each(
-            options.workers, options.cpus, use_gpu, cluster, engine.machines()
-        )
-        gib = gpu_gib(resources) if use_gpu else None
-        recipe = kept(run.output, recipe_of(options, run.faces["train"], gib))
-        log.info(
-            "%s workers on %s; %s faces a step on each, in %s", options.workers,
-            "GPUs" if use_gpu else "CPUs", recipe.batch_size, recipe.precision,
+    cluster = Cluster.of(resources, options.max_cluster)
+    use_gpu = uses_gpus(options.use_gpu, options.workers, cluster)
+    cpus = allocation.cpus_of_each(options.workers, options.cpus, use_gpu, cluster, machines)
+    gib = gpu_gib(resources) if use_gpu else None
+    recipe = kept(run.output, recipe_of(options, run.faces["train"], gib))
+    log.info(
+        "%s workers on %s; %s faces a step on each, in %s", options.workers,
+        "GPUs" if use_gpu else "CPUs", recipe.batch_size, recipe.precision,
+    )  # fmt: skip
+    with History(run.output, recipe.epochs) as history:
+        best = workers.run(
+            plan=workers.Plan(
+                run.data, run.output, options.backbone,
+                options.weights and options.weights.resolve(), run.teachers, run.face_weights,
+                recipe, options.checkpoint_steps, options.pictures_after, options.workers,
+            ),
+            least_workers=options.min_workers,
+            cpus=cpus,
+            use_gpu=use_gpu,
+            keep=options.keep,
+            max_failures=options.max_failures,
+            history=history,
         )  # fmt: skip
-        with History(run.output, recipe.epochs) as history:
-            best = workers.run(
-                plan=workers.Plan(
-                    run.data, run.output, options.backbone,
-                    options.weights and options.weights.resolve(), run.teachers, run.face_weights,
-                    recipe, options.checkpoint_steps, options.pictures_after, options.workers,
-                ),
-                least_workers=options.min_workers,
-                cpus=cpus,
-                use_gpu=use_gpu,
-                keep=options.keep,
-                max_failures=options.max_failures,
-                history=history,
-            )  # fmt: skip
-        return best, recipe
+    return best, recipe
 
 
 def _make_bundle(run: Run, recipe: Recipe, best: "Checkpoint") -> None:
