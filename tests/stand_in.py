@@ -53,7 +53,6 @@ def submit(arguments: Sequence[str]) -> None:
     if "jobs.train" in rest:
         python(tuple(rest))
     else:
-        os.environ.pop("RAY_ADDRESS")  # which would count for more than what is asked for
         run("ray", *arguments)
 
 
