@@ -1,5 +1,6 @@
 """Labels of the images in a Ray Dataset."""
 
+import sys
 from pathlib import Path
 
 import ray
@@ -10,7 +11,7 @@ from lib.faces.registry import DEFAULT_DETECTOR, DetectorName, DetectorSpec
 from lib.images import Limits
 from lib.models.bundle import DEFAULT_MODEL, PrecisionChoice, read_bundle
 from lib.scoring import engine, pipeline
-from lib.scoring.labelling import Labelling
+from lib.scoring.labelling import Labelling, OneProcess
 from lib.scoring.placement import Cluster, Placement
 from lib.scoring.schema import label_schema
 from lib.scoring.stages.read_images import Reader, ReadImages, UnpackRow
@@ -85,4 +86,12 @@ def label_dataset(
     pools = labelling.pools(
         placement, Cluster.of(ray.cluster_resources(), machines=engine.machines())
     )
-    return pipeline.label(dataset, labelling, pools)
+    return pipeline.label(dataset, labelling, pools, SaidByRay())
+
+
+class SaidByRay(OneProcess):
+    """That of workers which no job has started: Ray shows the user what they write, once."""
+
+    def say(self, line: str) -> None:
+        """See `lib.scoring.labelling.State`."""
+        sys.stderr.write(f"{line}\n")

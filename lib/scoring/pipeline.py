@@ -14,7 +14,7 @@ from lib.scoring import engine
 # Only behind the engine, which sets up the environment for Ray Data.
 import ray.data
 
-from lib.scoring.labelling import IN_FLIGHT, Labelling, Worker
+from lib.scoring.labelling import IN_FLIGHT, Labelling, State, Worker
 from lib.scoring.placement import Cluster, Placement, Pool
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Block, Rows
@@ -96,7 +96,7 @@ def label(
     rows: ray.data.Dataset,
     labelling: Labelling,
     pools: Sequence[Pool],
-    state: engine.RunState | None = None,
+    state: State | None = None,
     source: Rows | None = None,
     writer: RowWriter | None = None,
 ) -> ray.data.Dataset:

@@ -4,6 +4,8 @@ import asyncio
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,6 +154,16 @@ def test_the_job_of_kubernetes_submitted_here(s3: S3Server, tmp_path: Path) -> N
         status, log = submitted(head, "--max-error-rate", 2)
         assert status == JobStatus.FAILED
         assert "error: --max-error-rate must be in 0..1, not 2.0" in log
+        example = ["examples.label_ray_dataset", str(tmp_path), str(tmp_path / "rows")]
+        dataset = subprocess.run(
+            [sys.executable, "-m", *example],
+            cwd=PROJECT,
+            env=head.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "no GPU in a worker on one" in dataset.stdout + dataset.stderr
 
 
 @pytest.mark.parametrize("pools", [2, 1])
