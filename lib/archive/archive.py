@@ -36,8 +36,10 @@ from lib.archive.sources import (
     TableFolder,
     checked_path,
     folder_of,
+    is_table,
     open_url,
     outermost,
+    place_of,
 )
 from lib.archive.splits import SPLIT, split_of
 from lib.archive.tables import Table, TableError
@@ -118,7 +120,7 @@ class Archive:
         Args:
             sources: Folders and prefixes, which are searched recursively for images, tars and Parquet;
                 single images, tars and tables; folders of Parquet files (`list.parquet/`) that are one
-                table. Paths or URIs. A source within another one is listed once.
+                table. Paths or URIs. A source within another one is listed once, a table by itself.
             limit: Stop after so many images.
             reading: How to read them.
 
@@ -132,6 +134,7 @@ class Archive:
         self._reading = reading or Reading()
         self._column_found = False
         self._listings = outermost([self._open(source) for source in sources])
+        self._named = {place_of(listing) for listing in self._listings if is_table(listing)}
 
     def __iter__(self) -> Iterator[Entry]:
         """List the images.
@@ -201,7 +204,10 @@ class Archive:
                 yield from wait_for(item, start.part, start.place)
 
     def _items(self, start: Position, threads: ThreadPoolExecutor) -> Iterator[Listed | Pending]:
-        for file in self._listings[start.source].files(start.done):
+        listing = self._listings[start.source]
+        for file in listing.files(start.done):
+            if self._is_source_itself(file, listing):
+                continue
             if isinstance(file, Skip):
                 yield Listed("", None, file)
             elif not is_image(file.uri) and not self._reading.unpack:
@@ -217,6 +223,12 @@ class Archive:
                 yield from self._rows(file, start)
             else:
                 yield Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
+
+    def _is_source_itself(self, found: File | Skip | Entry, listing: Listing) -> bool:
+        """Whether a table in a folder is named as a source, too."""
+        if not self._named or is_table(listing) or not isinstance(found, File):
+            return False
+        return suffix_of(found.uri) in TABLES and place_of(SingleFile(found)) in self._named
 
     def _rows(self, file: File, start: Position) -> Iterator[Listed]:
         listing = self._listings[start.source]

@@ -5,6 +5,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from lib.archive.entry import PARQUET, SUFFIXES, TABLES, TAR, Entry, File, Skip, suffix_of
@@ -110,19 +111,29 @@ Listing = LocalListing | Selected | TableFolder | SingleFile
 
 
 def outermost(listings: list[Listing]) -> list[Listing]:
-    """The sources without those that repeat another one or lie within it."""
+    """The sources without those that repeat another one or lie within it; named tables stay.
+
+    A folder takes lists of names within it for other files: only who names one wants its images, too.
+    """
     places: dict[str, Listing] = {}
     for listing in listings:
-        places.setdefault(_place(listing), listing)
+        places.setdefault(place_of(listing), listing)
     folders = [place for place, found in places.items() if not isinstance(found, SingleFile)]
     return [
         listing
         for place, listing in places.items()
-        if not any(place != f and place.startswith(f"{f.rstrip('/')}/") for f in folders)
+        if is_table(listing)
+        or not any(place != f and place.startswith(f"{f.rstrip('/')}/") for f in folders)
     ]
 
 
-def _place(listing: Listing) -> str:
+def is_table(listing: Listing) -> TypeGuard[SingleFile]:
+    """Whether a source is a single table."""
+    return isinstance(listing, SingleFile) and suffix_of(listing.file.uri) in TABLES
+
+
+def place_of(listing: Listing) -> str:
+    """Where a source is, the same for all names that lead there."""
     if isinstance(listing, LocalListing):
         return os.path.realpath(listing.root)
     if isinstance(listing, Selected | TableFolder):

@@ -367,6 +367,28 @@ def test_tables_beside_images_are_not_taken_for_more(tmp_path: Path) -> None:
     assert found.skipped == {"Parquet without images": 1}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_table_in_a_folder_counts_where_it_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "a.jpg").touch()
+    table, row = tmp_path / f"list.{suffix}", {"path": "s3://bucket/c.jpg"}
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), table)
+    else:
+        table.write_text("path\ns3://bucket/c.jpg\n" if suffix == "csv" else json.dumps(row))
+    sources = [str(tmp_path), str(table)]
+    assert [e.uri for e in Archive(sources)] == [str(tmp_path / "a.jpg"), "s3://bucket/c.jpg"]
+    assert [e.uri for e in Archive(sources[:1])] == [str(tmp_path / "a.jpg")]
+
+
+def test_a_table_of_images_in_a_folder_is_read_once_where_it_is_named(tmp_path: Path) -> None:
+    table = parquet(tmp_path / "t.parquet", image=[b"a", b"b"])
+    link = tmp_path.with_name(f"{tmp_path.name}-link")
+    link.symlink_to(tmp_path)
+    for folder in (tmp_path, link):
+        assert len(list(Archive([str(folder), str(table)]))) == 2
+        assert len(list(Archive([str(folder)]))) == 2
+
+
 def test_carried_columns_need_a_table(tree: Path) -> None:
     with pytest.raises(UserError, match="only tables have further columns"):
         Archive([str(tree)], reading=Reading(carry=("label",))).carried()
