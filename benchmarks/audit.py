@@ -81,8 +81,8 @@ def main() -> None:
     trained: dict[str, tuple[Path, tuple[str, ...]]]
     trained = {"clean": (options.faces, ()), "plain": (faulty, ())}
     for weight in options.suspect_weights:
-        more = ("--suspects", str(suspects), "--suspect-weight", str(weight))
-        trained[f"audited-{weight:g}"] = (faulty, more)
+        less = ("--suspects", str(suspects), "--suspect-weight", str(weight))
+        trained[f"audited-{weight:g}"] = (faulty, less)
     for name, (labels, more) in trained.items():
         run(options, "jobs.train", labels, name, *more)
         print(f"{name}: {measured(work / name / 'bundle')}")
