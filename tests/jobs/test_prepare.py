@@ -11,6 +11,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Prepared:
         self.dropped = pq.ParquetFile(output / "dropped" / "part-00000.parquet").read()
         self.summary = json.loads((output / "summary.json").read_text())
 
-    @property
+    @cached_property
     def all_faces(self) -> pd.DataFrame:
         """The faces of all splits."""
         tables = [
@@ -62,13 +63,13 @@ class Prepared:
         ]
         return pa.concat_tables(tables).to_pandas().set_index("source_row").sort_index()
 
-    @property
+    @cached_property
     def rules(self) -> dict[int, str]:
         """The rule of each row, `KEPT` for the faces."""
         rules = dict.fromkeys(self.all_faces.index, KEPT)
         return rules | {row["source_row"]: row["rule"] for row in self.dropped.to_pylist()}
 
-    @property
+    @cached_property
     def details(self) -> dict[int, str | None]:
         """What is said of each dropped row."""
         return {row["source_row"]: row["detail"] for row in self.dropped.to_pylist()}
