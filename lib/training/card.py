@@ -89,7 +89,8 @@ class _Compressed:
         filepath.rename(loose)
         with (
             zipfile.ZipFile(loose) as source,
-            zipfile.ZipFile(filepath, "w", zipfile.ZIP_DEFLATED) as target,
+            # Higher levels take three times as long for two hundredths of the size.
+            zipfile.ZipFile(filepath, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as target,
         ):
             for member in source.infolist():
                 target.writestr(member.filename, source.read(member))

@@ -15,7 +15,7 @@ from lib.output.counts import LabelCounts
 from tests.browser import DESKTOP, PHONE, Visit, chromium
 from tests.made_labels import face, make_output
 from tests.nasty import jpeg, jpeg_turned, quadrants
-from tests.s3_server import S3Server
+from tests.s3_server import Proxy, S3Server
 
 ATTACK = "<img src=x onerror=alert(1)>"
 HOSTILE_NAMES = (
@@ -275,14 +275,17 @@ def test_what_cannot_work_is_refused(options: list[str], complaint: str, tmp_pat
         main(["--labels", str(output), "--output", str(tmp_path / "r.html"), *options])
 
 
-def test_pictures_in_s3_by_the_options_of_the_run(s3: S3Server, tmp_path: Path) -> None:
+def test_pictures_in_s3_by_the_options_of_the_run(
+    s3: S3Server, proxy: Proxy, tmp_path: Path
+) -> None:
     """The labels are local, and only their run.json says where the pictures are."""
     s3.bucket("pictures")
     s3.put("s3://pictures/a.jpg", jpeg(quadrants()))
     labels = {"a.jpg": {"faces": [face()]}}
     output = make_output(tmp_path / "out", "s3://pictures", labels, storage=s3.options)
     assert "data:image/webp" in report(output).read_text("utf-8")
-    closed = report(output, "--s3.endpoint", "http://127.0.0.1:1", "--s3.region", "us-east-1")
+    proxy.refuses = lambda method, path, headers: 403
+    closed = report(output, "--s3.endpoint", proxy.endpoint, "--s3.region", "us-east-1")
     text = closed.read_text("utf-8")
     assert "data:image/webp" not in text
     assert "cannot be shown now" in text

@@ -25,7 +25,7 @@ from tests.ray_head import command as command_of
 from tests.s3_server import S3Server
 
 TRAIN = "jobs.train"
-BATCH, STEPS, EPOCHS = 64, 4, 5
+BATCH, STEPS, EPOCHS = 64, 4, 4
 
 
 @pytest.fixture(scope="module")
