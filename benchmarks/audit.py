@@ -79,10 +79,11 @@ def main() -> None:
     run(options, "jobs.audit", faulty, "audit", "--folds", str(options.folds))
     print(found(pq.read_table(suspects), pq.read_table(planted / RECORD)))
     trained: dict[str, tuple[Path, tuple[str, ...]]]
-    trained = {"clean": (options.faces, ()), "plain": (faulty, ())}
+    trained = {"clean": (options.faces, ())}
     for weight in options.suspect_weights:
         less = ("--suspects", str(suspects), "--suspect-weight", str(weight))
         trained[f"audited-{weight:g}"] = (faulty, less)
+    trained["with-faults"] = (faulty, ())
     for name, (labels, more) in trained.items():
         run(options, "jobs.train", labels, name, *more)
         print(f"{name}: {measured(work / name / 'bundle')}")

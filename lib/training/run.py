@@ -23,7 +23,7 @@ from lib.models.backbones.registry import BACKBONES
 from lib.models.bundle import CARD, Bundle, read_bundle
 from lib.models.model_card import ModelCard, Teacher, Training
 from lib.scoring.placement import Cluster, Placement
-from lib.storage.folder import Folder
+from lib.storage.folder import Folder, failures_in_one_line
 from lib.tasks.calibration import FEWEST_FACES
 from lib.training.defaults import CHOSEN, CPU_BATCH, completed, gpu_batch, gpu_gib, kept, uses_gpus
 from lib.training.faces import Labels
@@ -114,7 +114,8 @@ def train(run: Run, remedy: str) -> Folder:
 
     with engine.failures_in_one_line(remedy), engine.cluster() as resources:
         best, recipe = _best_weights(run, resources, engine.machines())
-        _make_bundle(run, recipe, best)
+        with failures_in_one_line(remedy):
+            _make_bundle(run, recipe, best)
     return bundle
 
 
