@@ -39,7 +39,7 @@ from tests.ray_head import Job, Machine, RayHead, command, ray_head, wait_until
 from tests.s3_server import ENVIRONMENT, S3Server
 
 # So many that machines can be lost while they are labelled, whatever the cores.
-PICTURES, COPIES = 25, 40 * min(max(os.cpu_count() or 1, 2), 4)
+PICTURES, COPIES = 25, 60 * min(max(os.cpu_count() or 1, 2), 4)
 IMAGES = PICTURES * COPIES
 
 
