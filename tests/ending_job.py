@@ -69,6 +69,9 @@ def on_a_cluster(how: str) -> int:
     with engine.failures_in_one_line(REMEDY), engine.cluster() as resources:
         match how:
             case "connect" | "leave":
+                with engine.cluster() as same:
+                    assert same["CPU"] == resources["CPU"]
+                assert ray.is_initialized()
                 print("CPUs", resources["CPU"])  # noqa: T201
             case "hold":
                 held = placement_group([{"CPU": 1}])
