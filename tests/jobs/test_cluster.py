@@ -166,6 +166,7 @@ def test_the_job_of_kubernetes_submitted_here(s3: S3Server, tmp_path: Path) -> N
         assert "no GPU in a worker on one" in dataset.stdout + dataset.stderr
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("pools", [2, 1])
 def test_machines_are_lost_and_added_while_labelling(
     pools: int,
@@ -192,11 +193,11 @@ def test_machines_are_lost_and_added_while_labelling(
             machines.cpu[0].kill()
         else:
             next(p for p in gpus[1].processes() if command(p).startswith("ray::MapWorker")).kill()
-        wait_until(lambda: rows(output) > IMAGES * 0.12, 60)
+        wait_until(lambda: rows(output) > IMAGES * 0.12, 150)
         gpus[0].lose()
         added = machines.head.add(machines.spare.pop(), cpus=1, gpus=1)
         machines.gpu[:] = [gpus[1], added]
-        wait_until(lambda: rows(output) > IMAGES * 0.2, 60)
+        wait_until(lambda: rows(output) > IMAGES * 0.2, 150)
         leaving = machines.cpu[1] if pools == 2 else gpus[1]
         leaving.drain(seconds=2)
         time.sleep(2)
