@@ -282,7 +282,7 @@ def test_killed_wherever_it_hurts(
     killed_at("PUT", f"{place}/labels/", 2)
     killed_at("PUT", f"{place}/compaction/plan.json")
     assert labels(output)["id"].tolist() == list(range(IMAGES))
-    killed_at("DELETE", f"{place}/labels/", 3)
+    killed_at("DELETE", f"{place}/labels/", 1)  # of three files at least, by the third PUT
     status, text = run_job(head.environment, log, *command)
     assert status == 0, text
     found = labels(output)
