@@ -78,8 +78,7 @@ def main() -> None:
     faulty, suspects = planted / "faces", work / "audit" / FILE
     run(options, "jobs.audit", faulty, "audit", "--folds", str(options.folds))
     print(found(pq.read_table(suspects), pq.read_table(planted / RECORD)))
-    trained: dict[str, tuple[Path, tuple[str, ...]]]
-    trained = {"clean": (options.faces, ())}
+    trained: dict[str, tuple[Path, tuple[str, ...]]] = {"clean": (options.faces, ())}
     for weight in options.suspect_weights:
         less = ("--suspects", str(suspects), "--suspect-weight", str(weight))
         trained[f"audited-{weight:g}"] = (faulty, less)

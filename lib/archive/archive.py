@@ -204,10 +204,7 @@ class Archive:
                 yield from wait_for(item, start.part, start.place)
 
     def _items(self, start: Position, threads: ThreadPoolExecutor) -> Iterator[Listed | Pending]:
-        listing = self._listings[start.source]
-        for file in listing.files(start.done):
-            if self._is_source_itself(file, listing):
-                continue
+        for file in self._files(self._listings[start.source], start.done):
             if isinstance(file, Skip):
                 yield Listed("", None, file)
             elif not is_image(file.uri) and not self._reading.unpack:
@@ -224,11 +221,15 @@ class Archive:
             else:
                 yield Listed(file.uri, None, Entry(file.uri, file.size, file.etag))
 
-    def _is_source_itself(self, found: File | Skip | Entry, listing: Listing) -> bool:
-        """Whether a table in a folder is named as a source, too."""
-        if not self._named or is_table(listing) or not isinstance(found, File):
-            return False
-        return suffix_of(found.uri) in TABLES and place_of(SingleFile(found)) in self._named
+    def _files(self, listing: Listing, after: str | None = None) -> Iterator[File | Skip | Entry]:
+        """What is in a source, without the tables in a folder that are named as sources, too."""
+        if is_table(listing) or not self._named:
+            yield from listing.files(after)
+            return
+        for found in listing.files(after):
+            file = isinstance(found, File) and SingleFile(found)
+            if not (file and is_table(file) and place_of(file) in self._named):
+                yield found
 
     def _rows(self, file: File, start: Position) -> Iterator[Listed]:
         listing = self._listings[start.source]
@@ -326,7 +327,7 @@ class Archive:
 
     def _tables(self) -> Iterator[tuple[Table, Listing]]:
         for listing in self._listings:
-            for file in listing.files():
+            for file in self._files(listing):
                 if isinstance(file, File) and suffix_of(file.uri) in TABLES:
                     yield self._table(file, listing), listing
 

@@ -36,7 +36,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PREFETCHED_WITHIN_SECONDS = 5.0
-"""Their calls do not wait; one that waits for something to do makes none."""
+"""For Ray Data's prefetching threads to end: their calls are shorter, and without work they make none."""
 
 _logs = "/tmp/ray/session_latest/logs"
 """Of the cluster that the job was connected to last."""
