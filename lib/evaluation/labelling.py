@@ -83,7 +83,7 @@ def label_rows(
     Raises:
         UserError: what stopped the run.
     """
-    if on_this_machine.suits(placement):
+    if on_this_machine.suits(placement) or on_this_machine.are_few(rows.count, labelling):
         yield from _counted(on_this_machine.label_here(rows, labelling), rows.count)
         return
     # Ray takes seconds to import: an option that cannot work is refused long before.

@@ -44,6 +44,11 @@ def suits(wanted: Placement) -> bool:
     return not os.environ.get("RAY_ADDRESS") and wanted == Placement()
 
 
+def are_few(images: int, labelling: Labelling) -> bool:
+    """Whether these images are labelled here sooner than the workers of a cluster, or a GPU, can start."""
+    return images <= FEW_IMAGES and labelling.bundle.inference is not None
+
+
 def label_here(
     rows: Rows,
     labelling: Labelling,
@@ -91,9 +96,7 @@ def _gpus(images: int, labelling: Labelling) -> int:
     gpus, problem = usable_gpus()
     if problem is not None:
         log.warning("there is a GPU, but %s: labelling on CPUs", problem)
-    if images <= FEW_IMAGES and labelling.bundle.inference is not None:
-        return 0
-    return gpus
+    return 0 if are_few(images, labelling) else gpus
 
 
 def _pool(labelling: Labelling, images: int, blocks: int, gpus: int) -> Pool:

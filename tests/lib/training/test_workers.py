@@ -1,6 +1,7 @@
 """What Ray Train is told, and what is made of its answers."""
 
 import math
+import os
 import signal
 from dataclasses import replace
 from typing import Any
@@ -96,3 +97,11 @@ def test_a_signal_that_others_handle_is_seen() -> None:
             assert arrived() == b""
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_worker_with_a_checkpoint_waits_but_a_moment() -> None:
+    """Ray Train asks for reports in this interval; its own of two seconds idled a GPU after each epoch."""
+    from ray.train.v2._internal import constants
+
+    assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR in constants.get_env_vars_to_propagate()
+    assert float(os.environ[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR]) < 0.5
