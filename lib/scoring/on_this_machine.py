@@ -45,7 +45,7 @@ def suits(wanted: Placement) -> bool:
 
 
 def are_few(images: int, labelling: Labelling) -> bool:
-    """Whether these images are labelled here sooner than the workers of a cluster, or a GPU, can start."""
+    """Whether these images are labelled here sooner than workers of a cluster, or a GPU, can start."""
     return images <= FEW_IMAGES and labelling.bundle.inference is not None
 
 
