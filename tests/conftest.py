@@ -102,7 +102,7 @@ def proxy(_proxy: Proxy) -> Iterator[Proxy]:
 @pytest.fixture(scope="session")
 def head() -> Iterator[RayHead]:
     """One Ray cluster for all tests; more logical CPUs than cores, so that nothing waits for room."""
-    with ray_head(cpus=4, more=ENVIRONMENT) as running:
+    with ray_head(cpus=4, more=ENVIRONMENT, dashboard=True) as running:
         yield running
 
 

@@ -128,6 +128,7 @@ def ray_head(
     more: Mapping[str, str] | None = None,
     config: Mapping[str, object] | None = None,
     options: Sequence[str] = (),
+    dashboard: bool = False,
 ) -> Iterator[RayHead]:
     """Start a cluster, with a token and a folder of its own, so that it meets no other.
 
@@ -137,6 +138,7 @@ def ray_head(
         more: for the environment of the cluster and of its jobs.
         config: settings of Ray's own.
         options: of `ray start`.
+        dashboard: whether it has one, to which jobs can be submitted; it takes eight processes.
     """
     port, dashboard_port, agent_port, metrics_port = free_ports(4)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -147,7 +149,6 @@ def ray_head(
             "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
-            "RAY_metrics_report_interval_ms": "1000",
             "RAY_raylet_start_wait_time_s": "120",
             "PYTHONUNBUFFERED": "1",
         }
@@ -157,6 +158,7 @@ def ray_head(
             *(f"--node-ip-address={address}", f"--dashboard-port={dashboard_port}"),
             f"--dashboard-agent-listen-port={agent_port}",
             f"--metrics-export-port={metrics_port}",
+            f"--include-dashboard={dashboard}",
             *("--disable-usage-stats", f"--system-config={json.dumps(dict(config or {}))}"),
             *options,
         ]

@@ -140,7 +140,7 @@ def test_the_job_of_kubernetes_submitted_here(s3: S3Server, tmp_path: Path) -> N
     for file in tmp_path.iterdir():
         s3.put(f"s3://my-bucket/images/{file.name}", file.read_bytes())
     store = {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3.endpoint, "AWS_REGION": "us-east-1"}
-    with ray_head(cpus=4, more=store, options=["--num-gpus=1"]) as head:
+    with ray_head(cpus=4, more=store, options=["--num-gpus=1"], dashboard=True) as head:
         status, log = submitted(head)
         assert status == JobStatus.SUCCEEDED, log
         assert f"{len(EXPECTED)} of {len(EXPECTED)} images (100%)" in log

@@ -20,7 +20,7 @@ SECONDS = 15
 
 @pytest.fixture(scope="module")
 def full() -> Iterator[RayHead]:
-    with ray_head(cpus=1) as head:
+    with ray_head(cpus=1, dashboard=True) as head:
         yield head
 
 

@@ -3,15 +3,24 @@
 import json
 import re
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from tests.ray_head import PROJECT, Job, RayHead, wait_until
+from tests.ray_head import PROJECT, Job, RayHead, ray_head, wait_until
 
 DASHBOARD = PROJECT / "cluster" / "grafana" / "archive-labels.json"
 IMAGES = 5_000
 """So many that the run is seen at work: its own metrics are told every ten seconds."""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """A cluster that tells its metrics every second."""
+    with ray_head(cpus=4, more={"RAY_metrics_report_interval_ms": "1000"}) as running:
+        yield running
 
 
 def test_a_run_seen_from_outside(head: RayHead, model: Path, tmp_path: Path) -> None:
