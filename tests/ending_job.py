@@ -13,8 +13,8 @@ from typing import Any
 from lib.common import options
 
 DEATHS = 2
-EVERY_SECONDS = 3.0
-"""Between two lines about what is waited for: users get them every 30 seconds."""
+LONG, EVERY_SECONDS = ("actors", "group", "tasks", "deaths"), 3.0
+"""Those that wait, and the time between two lines that say for what: users get them every 30 seconds."""
 REMEDY = "give the same command again"
 
 
@@ -50,7 +50,8 @@ def on_a_cluster(how: str) -> int:
 
     from lib.scoring import connection, engine
 
-    connection.EVERY_SECONDS = EVERY_SECONDS
+    if how in LONG:
+        connection.EVERY_SECONDS = EVERY_SECONDS
 
     class Same:
         def __call__(self, batch: Any) -> Any:

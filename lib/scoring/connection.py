@@ -149,8 +149,8 @@ def waiting_line(
 
 def ending_line(ended: int, short_of_memory: bool) -> str:
     """That workers have ended, in one line."""
-    line = f"{ended} worker processes have ended and are started again"
-    return f"{line}: {SHORT_OF_MEMORY}" if short_of_memory else line
+    line = f"worker processes that have ended and are started again: {ended}"
+    return f"{line}; {SHORT_OF_MEMORY}" if short_of_memory else line
 
 
 def _ended() -> int:

@@ -1,6 +1,7 @@
 """Jobs say what they wait for: real clusters that are gone, silent or full."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -16,6 +17,7 @@ from tests.ray_head import Job, RayHead, ray_head, run_job, wait_until
 
 JOB = "tests.ending_job"
 SECONDS = 15
+ENDED = re.compile(r"worker processes that have ended and are started again: (\d+)\n")
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,7 @@ def test_waits_and_deaths_are_said(full: RayHead, head: RayHead, tmp_path: Path)
         )
         for how, line in waits.items():
             wait_until(lambda job=waiting[how], line=line: line in job.output, 90)  # type: ignore[misc]
-        said = f"{DEATHS} worker processes have ended and are started again\n"
-        wait_until(lambda: said in dying.output, 90)
+        wait_until(lambda: sum(map(int, ENDED.findall(dying.output))) == DEATHS, 90)
         hold.process.send_signal(signal.SIGINT)
         for how, job in waiting.items():
             assert job.finish(100) == 0, (how, job.output)
