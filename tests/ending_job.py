@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.common import options
 
-DEATHS = 2
+DEATHS, SEEN = 2, ".seen"
 LONG, EVERY_SECONDS = ("actors", "group", "tasks", "deaths"), 3.0
 """Those that wait, and the time between two lines that say for what: users get them every 30 seconds."""
 REMEDY = "give the same command again"
@@ -58,7 +58,7 @@ def on_a_cluster(how: str) -> int:
             return batch
 
     class Dying:
-        """Ends twice, then takes long."""
+        """Ends twice, then waits until a test has seen that."""
 
         def __init__(self, note: str) -> None:
             self._note = Path(note)
@@ -68,7 +68,8 @@ def on_a_cluster(how: str) -> int:
             if deaths < DEATHS:
                 self._note.write_text("." * (deaths + 1))
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(4 * EVERY_SECONDS)
+            while not self._note.with_suffix(SEEN).exists():
+                time.sleep(0.1)
             return batch
 
     with engine.failures_in_one_line(REMEDY), engine.cluster() as resources:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib.scoring.connection import SHORT_OF_MEMORY, ending_line, is_for_memory
-from tests.ending_job import DEATHS
+from tests.ending_job import DEATHS, SEEN
 from tests.ray_head import Job, RayHead, ray_head, run_job, wait_until
 
 JOB = "tests.ending_job"
@@ -103,6 +103,7 @@ def test_waits_and_deaths_are_said(full: RayHead, head: RayHead, tmp_path: Path)
         for how, line in waits.items():
             wait_until(lambda job=waiting[how], line=line: line in job.output, 90)  # type: ignore[misc]
         wait_until(lambda: sum(map(int, ENDED.findall(dying.output))) == DEATHS, 90)
+        (tmp_path / "note").with_suffix(SEEN).touch()
         hold.process.send_signal(signal.SIGINT)
         for how, job in waiting.items():
             assert job.finish(100) == 0, (how, job.output)
