@@ -54,15 +54,12 @@ def main() -> None:
     options = tyro.cli(Options)
     checkouts = {"now": Path.cwd(), **({"before": options.before} if options.before else {})}
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with (
-        tempfile.TemporaryDirectory(prefix="start-") as folder,
-        ray_head(cpus=os.cpu_count() or 1, options=["--num-gpus=1"]) as cluster,
-    ):
+    with tempfile.TemporaryDirectory(prefix="start-") as folder:
         make_demo(f"{folder}/images")
         for _ in range(options.rounds):
             for name, checkout in checkouts.items():
                 start = Start(checkout, Path(folder), options.faces)
-                for what, value in start.seconds(cluster.environment):
+                for what, value in start.seconds():
                     seconds[what][name].append(value)
     for what, of_versions in seconds.items():
         medians = {name: statistics.median(values) for name, values in of_versions.items()}
@@ -83,7 +80,7 @@ class Start:
     folder: Path
     faces: Path | None
 
-    def seconds(self, cluster: Environment) -> Iterator[tuple[str, float]]:
+    def seconds(self) -> Iterator[tuple[str, float]]:
         """Start everything once; gives what was waited for, and how long."""
         alone = without_cluster()
         first, whole = self._label(alone)
@@ -91,7 +88,8 @@ class Start:
         yield "ten images, exit", whole
         if "Labeller" in (self.checkout / "lib" / "__init__.py").read_text("utf-8"):
             yield "a cold Labeller's first image", self._labeller(alone)
-        first, _ = self._label(cluster)
+        with ray_head(cpus=os.cpu_count() or 1, options=["--num-gpus=1"]) as cluster:
+            first, _ = self._label(cluster.environment)
         yield "ten images on a cluster with a logical GPU, first row", first
         for backbone in BACKBONES if self.faces else ():
             yield f"jobs.train --backbone {backbone}, first step", self._train(backbone, alone)

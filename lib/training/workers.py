@@ -35,8 +35,8 @@ from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, Progr
 from lib.training.signals import watched_signals
 from lib.training.tensorflow_cluster import TensorflowCluster
 
-# A worker that has reported a checkpoint waits until Ray Train asks for it: every two seconds by default,
-# which is as long as an epoch of 15,000 faces takes on a GPU.
+# A worker that has reported a checkpoint trains on when Ray Train has asked for it. By default it asks
+# every two seconds, in which a small epoch is over.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 CHECKPOINTS, BEST = "checkpoints", "best"

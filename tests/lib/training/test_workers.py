@@ -100,7 +100,7 @@ def test_a_signal_that_others_handle_is_seen() -> None:
 
 
 def test_a_worker_with_a_checkpoint_waits_but_a_moment() -> None:
-    """Ray Train asks for reports so often; its own of two seconds idles a GPU after each epoch."""
+    """Ray Train asks workers for their reports in this interval; by default in one of two seconds."""
     from ray.train.v2._internal import constants
 
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR in constants.get_env_vars_to_propagate()
