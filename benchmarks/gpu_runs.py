@@ -8,15 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lib.common.errors import UserError
+from lib.faces.boxes import shrink_fast
+from lib.faces.yunet import CANVAS, SMALLER
+from lib.images import Limits, decode
 from lib.models.bundle import Bundle, Precision
 from lib.output.counts import LabelCounts
 from lib.storage.folder import folder as folder_of
@@ -26,6 +31,9 @@ FIRST_STEP = "first step: "
 """Logged when it is over."""
 STEP = re.compile(r"step (\d+) of \d+ · (\d+) images/s")
 TFLOP = 1e12
+
+_together: Any = None
+"""In a process of `decoding_rate`: the barrier of all of them."""
 
 Proof = Callable[[str], None]
 """Takes the device of a result, as TensorFlow names it; raises where it is no GPU."""
@@ -263,6 +271,31 @@ def detector_rate(images: Sequence[NDArray[np.uint8]], repeats: int, proof: Proo
     detector.look(prepared)
     seconds = seconds_of(lambda: [detector.look(prepared) for _ in range(repeats)])
     return len(images) * repeats / seconds
+
+
+def decoding_rate(images: Sequence[bytes], seconds: float) -> float:
+    """Images a second that all cores together decode and shrink for YuNet, and do nothing else."""
+    cores = len(os.sched_getaffinity(0))
+    spawn = get_context("spawn")
+    # All cores are at work while any of them is measured.
+    with spawn.Pool(cores, _share, (spawn.Barrier(cores),)) as pool:
+        return sum(pool.starmap(_decoding_rate, [(images, seconds)] * cores, chunksize=1))
+
+
+def _share(barrier: Any) -> None:
+    global _together
+    _together = barrier
+
+
+def _decoding_rate(images: Sequence[bytes], seconds: float) -> float:
+    cv2.setNumThreads(1)
+    _together.wait()
+    began, done = time.perf_counter(), 0
+    while (took := time.perf_counter() - began) < seconds:
+        picture = decode(images[done % len(images)], Limits(), at_least=CANVAS)
+        shrink_fast(shrink_fast(picture.pixels, CANVAS), CANVAS // SMALLER)
+        done += 1
+    return done / took
 
 
 def seconds_of(run: Callable[[], object]) -> float:
