@@ -174,11 +174,11 @@ def score(
     return Run(began, samples, [])
 
 
-def train(faces: Path, output: Path, backbone: str, size: int, seconds: float) -> Run:
+def train(faces: Path, output: Path, options: Sequence[str], seconds: float) -> Run:
     """Run jobs.train, for some seconds at most, and read its steps and rates."""
     command = [
         *(sys.executable, "-m", "jobs.train", "--data", str(faces), "--output", str(output)),
-        *("--backbone", backbone, "--size", str(size)),
+        *options,
     ]
     began = time.monotonic()
     samples, rates = [], []

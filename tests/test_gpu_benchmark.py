@@ -15,6 +15,7 @@ from benchmarks.gpu_runs import (
     Busy,
     Run,
     compare_labels,
+    decoding_rate,
     detector_rate,
     on_gpu,
     predictor_rates,
@@ -75,6 +76,10 @@ def test_loops_in_small(model: Path) -> None:
     assert min(predictor_rates(read_bundle(model), "bfloat16", 4, 2, anywhere)) > 0
     assert detector_rate([np.zeros((50, 40, 3), np.uint8)], 1, anywhere) > 0
     assert product_tflops(64, "float32", 2, anywhere) > 0
+
+
+def test_all_cores_decode_together(pictures: Path) -> None:
+    assert decoding_rate([file.read_bytes() for file in (pictures / "few").iterdir()], 0.5) > 1
 
 
 def test_pictures_are_those_that_were_asked_for(pictures: Path) -> None:

@@ -23,5 +23,6 @@ def native_errors_hidden() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-        sys.stderr.close()
+        # Not closed: a logger that was made meanwhile keeps it.
+        sys.stderr.flush()
         sys.stderr = stderr

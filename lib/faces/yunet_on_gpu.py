@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.common.tensorflow_settings import compute_float32_in_full, configure, tf
-from lib.faces.boxes import Image, round_up, shrink_fast
+from lib.faces.boxes import Image, ratio, round_up, shrink_fast
 from lib.faces.detections import Detections
 from lib.faces.yunet import CANVAS, SMALLER, STRIDES, THRESHOLD, WEIGHTS, Found, best_of
 from lib.faces.yunet_network import load as load_network
 
-BATCHES = (4, 16, 64)
-"""Numbers of images in one call; fewer are filled up, so that the device sees few shapes. The first layer
-takes 13 MB of an image."""
+BATCHES = (4, 16)
+"""Numbers of images in one call; fewer are filled up, so that the device sees few shapes. More would fill
+canvases above 32 MB, whose pages the C library takes from the kernel anew each time."""
 
 
 def load(threads: int) -> "YunetInBatches":
@@ -34,15 +34,13 @@ class Prepared(NamedTuple):
 
     Attributes:
         image: as it came.
-        large: canvas of `CANVAS` pixels, uint8 (side, side, 3), RGB, the shrunk image in its corner.
-        small: the same, of `CANVAS // SMALLER` pixels.
-        sizes: rows and columns of the shrunk image on each canvas, large and small.
+        large: shrunk to `CANVAS` pixels.
+        small: shrunk to `CANVAS // SMALLER` pixels.
     """
 
     image: Image
     large: Image
     small: Image
-    sizes: tuple[tuple[int, int], tuple[int, int]]
 
 
 class YunetInBatches:
@@ -56,11 +54,7 @@ class YunetInBatches:
     def prepare(self, image: Image) -> Prepared:
         """Shrink an image to both of its sizes."""
         large = shrink_fast(image, CANVAS)
-        small = shrink_fast(large, CANVAS // SMALLER)
-        sizes = large.shape[:2], small.shape[:2]
-        return Prepared(
-            image, _on_canvas(large, CANVAS), _on_canvas(small, CANVAS // SMALLER), sizes
-        )
+        return Prepared(image, large, shrink_fast(large, CANVAS // SMALLER))
 
     def look(self, prepared: Sequence[Prepared]) -> list[tuple[Found, Found]]:
         """What the network finds in each image in its two sizes, in pixels of the canvases."""
@@ -70,8 +64,8 @@ class YunetInBatches:
         # Both calls of all parts go to the device before the first result is fetched.
         calls = [
             [
-                self._begin([p.large for p in part], [p.sizes[0] for p in part]),
-                self._begin([p.small for p in part], [p.sizes[1] for p in part]),
+                self._begin([p.large for p in part], CANVAS),
+                self._begin([p.small for p in part], CANVAS // SMALLER),
             ]
             for part in parts
         ]
@@ -84,25 +78,28 @@ class YunetInBatches:
     def finish(self, prepared: Prepared, seen: tuple[Found, Found]) -> Detections:
         """The faces of one image."""
         image = prepared.image
-        scales = (np.tile(np.divide(image.shape[1::-1], size[::-1]), 2) for size in prepared.sizes)
-        large, small = (found.scaled(scale) for found, scale in zip(seen, scales, strict=True))
+        large, small = (
+            found.scaled(ratio(image, shrunk))
+            for found, shrunk in zip(seen, (prepared.large, prepared.small), strict=True)
+        )
         return best_of(image, large, small, THRESHOLD)
 
-    def _begin(self, canvases: Sequence[Image], sizes: Sequence[tuple[int, int]]) -> list[Any]:
-        """Send canvases of one size to the device; gives its answer, which may not be there yet."""
-        side = canvases[0].shape[0]
-        count = next(batch for batch in BATCHES if batch >= len(canvases))
-        images = np.zeros((count, side, side, 3), np.uint8)
-        np.stack(canvases, out=images[: len(canvases)])
-        # An image that fills up the batch has no size, hence no face.
-        on_canvas = np.zeros((count, 2), np.int32)
-        on_canvas[: len(sizes)] = [[round_up(s, STRIDES[-1]) for s in size] for size in sizes]
-        return self._graphs[side](tf.constant(images), tf.constant(on_canvas))
+    def _begin(self, images: Sequence[Image], side: int) -> list[Any]:
+        """Send shrunk images to the device; gives its answer, which may not be there yet."""
+        count = next(batch for batch in BATCHES if batch >= len(images))
+        canvases = np.empty((count, side, side, 3), np.uint8)
+        # What fills up the batch has no size, hence no face.
+        sizes = np.zeros((count, 2), np.int32)
+        for number, image in enumerate(images):
+            _put(image, canvases[number])
+            sizes[number] = [round_up(length, STRIDES[-1]) for length in image.shape[:2]]
+        return self._graphs[side](tf.constant(canvases), tf.constant(sizes))
 
     def _graph(self, side: int) -> Any:
+        """The graph for canvases of a side, traced here: threads that find it untraced all trace it."""
         images = tf.TensorSpec((None, side, side, 3), tf.uint8)
         sizes = tf.TensorSpec((None, 2), tf.int32)
-        return tf.function(self._found, input_signature=[images, sizes], autograph=False)
+        return tf.function(self._found, autograph=False).get_concrete_function(images, sizes)
 
     def _found(self, images: Any, sizes: Any) -> list[Any]:
         """Boxes that reach the threshold: numbers of their images, corners, scores, landmarks."""
@@ -149,7 +146,9 @@ def _split(answer: list[Any], count: int) -> list[Found]:
     ]
 
 
-def _on_canvas(image: Image, side: int) -> NDArray[np.uint8]:
-    canvas = np.zeros((side, side, 3), np.uint8)
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas
+def _put(image: Image, canvas: NDArray[np.uint8]) -> None:
+    """Put an image into the corner of a canvas, and black beside it."""
+    rows, columns = image.shape[:2]
+    canvas[:rows, :columns] = image
+    canvas[:rows, columns:] = 0
+    canvas[rows:] = 0

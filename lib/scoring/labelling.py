@@ -34,10 +34,6 @@ GPU_BATCH, GPU_BATCH_OF_CROPS = 64, 512
 face crops."""
 IN_FLIGHT = 3
 """Blocks that a worker on a GPU has in work: one is decoded, one is computed, one waits between."""
-CORES_OF_WORKER, CORES_OF_WORKER_FOR_CROPS = 8, 4
-"""Cores that one worker on a GPU can use, for photographs and for face crops: the threads of a process
-share Python's lock. Of 17 ms of a core that a photograph takes besides the device it holds it for 1.4, of
-0.6 ms that a face crop takes for 0.2, and as long again for its row."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,6 @@ class Labelling:
             self.bundle.weight_bytes,
             blocks,
             self.detector.entry.worker_gib,
-            CORES_OF_WORKER_FOR_CROPS if self._takes_crops else CORES_OF_WORKER,
         )
 
     @property

@@ -218,19 +218,20 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool) -> None:
 def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> None:
     """Train epoch by epoch; all ranks make the same calls."""
     recipe = plan.recipe
-    reported = 0.0
-    started = time.monotonic()
+    reported = started = began = 0.0
+    first = 0
 
     def report_progress(rate: float = 0.0) -> None:
         if actor is not None:
             actor.set_progress.remote(position.history, position.step, trainer.steps, rate)
 
     def after_step(now: Any) -> None:
-        nonlocal reported
+        nonlocal reported, began, first
+        if not began:  # the rate is that behind the first step, which may have been compiled
+            began, first = time.monotonic(), now.step
         if actor is not None and time.monotonic() - reported >= REPORT_EVERY_SECONDS:
             reported = time.monotonic()
-            faces = now.step * trainer.batch
-            report_progress(faces / (reported - started))
+            report_progress((now.step - first) * trainer.batch / max(reported - began, 1e-9))
         if (
             plan.checkpoint_steps
             and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
@@ -239,7 +240,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> N
 
     report_progress()
     while position.epoch < recipe.epochs and not _stale(position.history, recipe):
-        started = time.monotonic()
+        started, began = time.monotonic(), 0.0
         rate = trainer.train_epoch(position, after_step)
         losses = trainer.global_losses(position.losses)
         position.history.append(

@@ -113,22 +113,22 @@ def test_large_models_share_a_gpu_among_fewer_workers(
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "weights", "cores_of_worker", "actors", "cores"),
+    ("cpus", "gpus", "weights", "actors", "cores"),
     [
-        (16, 1, 6 * 2**20, 16, 1, 16),
-        (16, 1, 6 * 2**20, 4, 4, 4),
-        (16, 1, 1100 * 2**20, 4, 2, 8),
-        (64, 4, 6 * 2**20, 16, 4, 16),
-        (1, 1, 6 * 2**20, 4, 1, 1),
-        (28, 1, 6 * 2**20, 16, 2, 14),
+        (4, 1, 6 * 2**20, 1, 4),
+        (16, 1, 6 * 2**20, 4, 4),
+        (16, 1, 1100 * 2**20, 2, 8),
+        (64, 4, 6 * 2**20, 16, 4),
+        (1, 1, 6 * 2**20, 1, 1),
+        (28, 1, 6 * 2**20, 4, 7),
     ],
 )
 def test_workers_on_gpus_have_their_share_of_the_cores(
-    cpus: int, gpus: int, weights: int, cores_of_worker: int, actors: int, cores: int
+    cpus: int, gpus: int, weights: int, actors: int, cores: int
 ) -> None:
     """Where the machines with GPUs have most CPUs, one pool does everything on them."""
     for cluster in (Cluster(cpus, gpus), Cluster(0, 0, Growth(cpus, gpus))):
-        (pool,) = place(AUTO, cluster, TASKS, False, weights, cores_of_worker=cores_of_worker)
+        (pool,) = place(AUTO, cluster, TASKS, False, weights)
         assert pool.stages == (FACES, *TASKS)
         assert (pool.actors, pool.threads) == (actors, cores)
         assert pool.actors * pool.gpus == pytest.approx(gpus)
@@ -175,7 +175,7 @@ def test_expensive_detectors_share_the_memory() -> None:
         assert faces.actors == detectors
         assert len(models) == 2
         (pool,) = place(AUTO, cluster, TASKS, True, detector_gib=gib)
-        assert pool.actors * pool.threads == 2 * (detectors // 2)
+        assert detectors / 2 < pool.actors * pool.threads <= detectors
     (pool,) = place(AUTO, Cluster(16, 0, memory=10 * 2.0**30), TASKS, True, detector_gib=2)
     assert pool.actors == 5
 
