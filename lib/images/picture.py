@@ -39,6 +39,9 @@ class ImageError(Exception):
         super().__init__(" ".join(message.split()))
         self.status: ImageStatus = status
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[ImageStatus, str]]:
+        return ImageError, (self.status, str(self))  # else `pickle` would leave out the status
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -1,6 +1,5 @@
-"""Encoded faces → squares of pixels, by threads, ahead of the step that needs them."""
+"""Encoded faces → squares of pixels, ahead of the step that needs them."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +8,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.faces.crop import longer_side_needed_whole, whole
-from lib.images import ImageError, Limits, decode
-from lib.network_input import CropSpec
+from lib.images import ImageError
+from lib.training.decoding_pool import DecodingPool, FaceError
 from lib.training.face_store import FaceStore
 
-FACES_OF_A_TASK = 8
-"""Decoded by a thread at a time: fewer cost more for handing them out."""
 BATCHES_AHEAD = 2
 
 Part = TypeVar("Part")
@@ -34,7 +30,7 @@ class FaceDecoder:
         store: FaceStore,
         side: int,
         refuse: Callable[[int, ImageError], Exception],
-        threads: int | None = None,
+        pool: DecodingPool,
         memory: int = 0,
     ) -> None:
         """Prepare; nothing is decoded yet.
@@ -43,12 +39,10 @@ class FaceDecoder:
             store: of the encoded faces.
             side: of the squares, in pixels.
             refuse: the error for a row that cannot be decoded.
-            threads: that decode; None: one for each CPU of this process.
+            pool: decodes; others may use it, too.
             memory: bytes that decoded faces may take.
         """
-        self._store, self._refuse = store, refuse
-        self._spec = CropSpec(side, "box")
-        self._threads = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
+        self._store, self._refuse, self._pool = store, refuse, pool
         self.shape = (len(store), side, side, 3)
         self.kept_bytes = int(np.prod(self.shape))
         """Bytes of all decoded faces where they are kept; else 0."""
@@ -63,45 +57,39 @@ class FaceDecoder:
 
         Raises:
             Exception: that of `refuse`, for a picture that cannot be decoded.
+            UserError: a process that decodes has ended.
         """
-        squares = np.empty((len(rows), *self.shape[1:]), np.uint8)
-
-        def fill(start: int) -> None:
-            for number in range(start, min(start + FACES_OF_A_TASK, len(rows))):
-                squares[number] = self._square(int(rows[number]))
-
-        for _ in self._threads.map(fill, range(0, len(rows), FACES_OF_A_TASK)):
-            pass
-        return squares
-
-    def _square(self, row: int) -> NDArray[np.uint8]:
         if not self.kept_bytes:
-            return self._decode(row)
-        if not self._is_kept[row]:
-            self._kept[row] = self._decode(row)
-            self._is_kept[row] = True  # after its pixels: another thread may be asking
-        return self._kept[row]
+            squares = np.empty((len(rows), *self.shape[1:]), np.uint8)
+            self._decode(rows, squares, np.arange(len(rows)))
+            return squares
+        missing = np.unique(rows[~self._is_kept[rows]])
+        self._decode(missing, self._kept, missing)
+        self._is_kept[missing] = True  # after their pixels: another thread may be asking
+        return self._kept[rows]
 
-    def _decode(self, row: int) -> NDArray[np.uint8]:
-        needed = longer_side_needed_whole(self._spec)
+    def _decode(
+        self, rows: NDArray[np.int64], squares: NDArray[np.uint8], places: NDArray[np.int64]
+    ) -> None:
         try:
-            picture = decode(self._store.read(row), Limits(), at_least=needed)
-        except ImageError as error:
-            raise self._refuse(row, error) from None
-        return whole(picture.pixels, self._spec)
+            self._pool.decode(self._store, rows, squares, places)
+        except FaceError as face:
+            raise self._refuse(face.row, face.error) from None
 
 
 def ahead(load: Callable[[Part], Loaded], parts: Iterable[Part]) -> Iterator[Loaded]:
-    """Load parts one after the other in another thread, up to `BATCHES_AHEAD` before they are needed.
+    """Load parts in other threads, up to `BATCHES_AHEAD` before they are needed; yields them in order.
+
+    As many are loaded at once: while one is copied, the next one is decoded.
 
     Raises:
         Exception: what `load` raises, where its part is due.
     """
     waiting: deque[Future[Loaded]] = deque()
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(BATCHES_AHEAD) as threads:
         try:
             for part in parts:
-                waiting.append(thread.submit(load, part))
+                waiting.append(threads.submit(load, part))
                 if len(waiting) > BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -36,15 +36,16 @@ class FaceStore:
         Raises:
             UserError: it is not such a file, or damaged.
         """
-        self._file = file.open("rb", buffering=0)
-        size = os.fstat(self._file.fileno()).st_size
-        footer = os.pread(self._file.fileno(), _FOOTER.size, max(0, size - _FOOTER.size))
+        self.file = file
+        self._opened = file.open("rb", buffering=0)
+        size = os.fstat(self._opened.fileno()).st_size
+        footer = os.pread(self._opened.fileno(), _FOOTER.size, max(0, size - _FOOTER.size))
         magic, count = _FOOTER.unpack(footer) if len(footer) == _FOOTER.size else (b"", 0)
         start = size - _FOOTER.size - 8 * (count + 1)
         damaged = UserError(f"{str(file)!r} is damaged; delete it, and the faces are copied again")
         if magic != _MAGIC or count < 0 or start < 0:
             raise damaged
-        index = os.pread(self._file.fileno(), 8 * (count + 1), start)
+        index = os.pread(self._opened.fileno(), 8 * (count + 1), start)
         self._starts: NDArray[np.int64] = np.frombuffer(index, "<i8")
         if self._starts[0] != 0 or self._starts[-1] != start or (np.diff(self._starts) < 0).any():
             raise damaged
@@ -60,7 +61,7 @@ class FaceStore:
     def read(self, row: int) -> bytes:
         """The encoded face of a row; empty where the source has none."""
         start, end = self._starts[row : row + 2].tolist()
-        return os.pread(self._file.fileno(), end - start, start)
+        return os.pread(self._opened.fileno(), end - start, start)
 
 
 def copy_faces(faces: LabelledFaces, order: str, count: int, cache: Path) -> Path:

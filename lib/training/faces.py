@@ -6,6 +6,7 @@ it copies the encoded ones to a disk of its own.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from lib.storage.folder import folder as as_folder
 from lib.tasks import TASKS
 from lib.tasks.task import Task
 from lib.training.decoding import FaceDecoder
+from lib.training.decoding_pool import MOST_THREADS, DecodingPool, DecodingThreads
 from lib.training.face_store import FaceStore, copy_faces
 
 Classes = dict[str, NDArray[np.int64]]
@@ -147,7 +149,7 @@ def open_faces(
     labels: Labels,
     side: int,
     cache: Path,
-    threads: int | None = None,
+    pool: DecodingPool | None = None,
     memory: int = 0,
 ) -> Faces:
     """Copy the pictures of a split to this machine unless they are there, and join them to their labels.
@@ -157,7 +159,7 @@ def open_faces(
         labels: of the same.
         side: of the squares that the faces are decoded to, in pixels.
         cache: folder on a disk of this machine.
-        threads: that decode; None: one for each CPU of this process.
+        pool: decodes; None: a few threads of this process.
         memory: bytes that decoded faces may take.
 
     Raises:
@@ -172,7 +174,9 @@ def open_faces(
             f"decoded ({error}); run jobs.prepare again"
         )
 
-    decoder = FaceDecoder(store, side, refuse, threads, memory)
+    if pool is None:
+        pool = DecodingThreads(min(MOST_THREADS, len(os.sched_getaffinity(0))))
+    decoder = FaceDecoder(store, side, refuse, pool, memory)
     return Faces(decoder, np.arange(len(labels)), labels.classes, labels.spans)
 
 

@@ -10,9 +10,10 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -34,6 +35,9 @@ from lib.training.recipe import Recipe
 from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, ProgressReader
 from lib.training.signals import watched_signals
 from lib.training.tensorflow_cluster import TensorflowCluster
+
+if TYPE_CHECKING:
+    from lib.training.decoding_pool import DecodingPool
 
 # A worker that has reported a checkpoint trains on when Ray Train has asked for it. By default it asks
 # every two seconds, in which a small epoch is over.
@@ -139,18 +143,22 @@ def run(
 
 def work(config: dict[str, Any]) -> None:
     """The function that Ray Train runs in each worker."""
+    from lib.training.decoding_pool import open_pool
+
     actor = config["actor"]
     try:
         # The reason why one worker failed holds for all others.
         if reason := ray.get(actor.reason.remote()):
             raise UserError(reason)
-        _train(config["plan"], actor, config["threads"], config["use_gpu"])
+        # Where it has processes, they start while this one imports TensorFlow.
+        with closing(open_pool(config["threads"])) as pool:
+            _train(config["plan"], actor, config["threads"], config["use_gpu"], pool)
     except UserError as error:
         ray.get(actor.fail.remote(str(error)))
         raise
 
 
-def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool) -> None:
+def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool, pool: "DecodingPool") -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
 
@@ -189,7 +197,7 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool) -> None:
     for split in SPLITS:
         faces = LabelledFaces(plan.data, split)
         labels = read_labels(faces, recipe.tasks)
-        splits[split] = open_faces(faces, labels, side, cache_folder(), threads, memory)
+        splits[split] = open_faces(faces, labels, side, cache_folder(), pool, memory)
         memory -= splits[split].decoder.kept_bytes
         if split in plan.face_weights:
             splits[split] = splits[split].weighted(plan.face_weights[split])
