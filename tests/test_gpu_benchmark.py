@@ -1,5 +1,6 @@
 """The benchmark of GPUs: its refusals, and its parts in small on a CPU."""
 
+import re
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_step
 from benchmarks.gpu_pictures import write_pictures
 from benchmarks.gpu_runs import (
     STEP,
@@ -80,6 +81,14 @@ def test_loops_in_small(model: Path) -> None:
 
 def test_all_cores_decode_together(pictures: Path) -> None:
     assert decoding_rate([file.read_bytes() for file in (pictures / "few").iterdir()], 0.5) > 1
+
+
+def test_a_step_by_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = gpu_step.Options("compact", size=32, batch_size=8, precision="float32", steps=1)
+    gpu_step.measure(options, tmp_path, threads=1)
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["decoding", "built", "traced", "a"]
+    assert re.fullmatch(r"a step: \d+\.\d ms, [\d,]+ faces/s", lines[-1])
 
 
 def test_pictures_are_those_that_were_asked_for(pictures: Path) -> None:

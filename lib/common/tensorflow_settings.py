@@ -31,7 +31,8 @@ def _absent(*modules: str) -> Iterator[None]:
 
 # A driver keeps the kernels that it compiles for its card; TensorFlow's are more than the default holds.
 os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 << 30))
-# Else TensorFlow times many kernels for each convolution: 40 s of the first step of training on an H200.
+# Else TensorFlow compiles and times kernels for each convolution: the first step of training took 45 s on
+# an H200. Who trains for hours can set it to 1.
 os.environ.setdefault("TF_CUDNN_USE_AUTOTUNE", "0")
 with _absent("matplotlib", "sklearn"), native_errors_hidden():
     import tensorflow as tf
