@@ -29,6 +29,8 @@ from lib.training.face_store import FaceStore
 
 MOST_THREADS = 4
 """More wait for Python's lock: 16 threads decode 3,561 faces/s to 115 pixels, one core some 2,000."""
+MOST_PROCESSES = 16
+"""Of 65 MB each; one core decodes some 2,000 faces a second, and steps of an H200 took 6,005."""
 FACES_OF_A_TASK = 8
 """Faces that are decoded at a time, at least: handing out fewer costs more."""
 MOST_FACES_OF_A_TASK = 32
@@ -86,7 +88,9 @@ def open_pool(threads: int) -> DecodingPool:
     Args:
         threads: how many; above `MOST_THREADS` they are processes.
     """
-    return DecodingThreads(threads) if threads <= MOST_THREADS else DecodingProcesses(threads)
+    if threads <= MOST_THREADS:
+        return DecodingThreads(threads)
+    return DecodingProcesses(min(threads, MOST_PROCESSES))
 
 
 class DecodingThreads:

@@ -19,6 +19,7 @@ from lib.common.errors import UserError
 from lib.datasets.labelled_faces import LabelledFaces
 from lib.images import ImageError
 from lib.storage.folder import folder as as_folder
+from lib.training import decoding_pool
 from lib.training.decoding_pool import (
     MOST_FACES_OF_A_TASK,
     MOST_THREADS,
@@ -77,6 +78,14 @@ def test_a_few_threads_decode_here_and_more_are_processes() -> None:
         assert isinstance(many, DecodingProcesses)
         assert len(set(started()) - before) == MOST_THREADS + 1
     assert set(started()) == before
+
+
+def test_a_large_machine_has_no_more_processes_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding_pool, "MOST_THREADS", 1)
+    monkeypatch.setattr(decoding_pool, "MOST_PROCESSES", 2)
+    before = set(started())
+    with closing(open_pool(64)):
+        assert len(set(started()) - before) == 2
 
 
 def test_both_decode_the_same_pixels(
