@@ -96,7 +96,7 @@ class YunetInBatches:
         return self._graphs[side](tf.constant(canvases), tf.constant(sizes))
 
     def _graph(self, side: int) -> Any:
-        """The graph for canvases of a side, traced here: threads that find it untraced all trace it."""
+        """For canvases of a side. Traced here: TensorFlow warns when several threads wait for that."""
         images = tf.TensorSpec((None, side, side, 3), tf.uint8)
         sizes = tf.TensorSpec((None, 2), tf.int32)
         return tf.function(self._found, autograph=False).get_concrete_function(images, sizes)

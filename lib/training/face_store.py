@@ -28,7 +28,11 @@ _MAGIC = b"FACES\0\0\1"
 
 
 class FaceStore:
-    """Reads faces of a file of `copy_faces`, from any number of threads and processes at once."""
+    """Reads faces of a file of `copy_faces`, from any number of threads and processes at once.
+
+    Attributes:
+        file: where it is.
+    """
 
     def __init__(self, file: Path) -> None:
         """Open it.
