@@ -23,6 +23,26 @@ Progress = tuple[list[dict[str, Any]], int, int, float]
 """The arguments of `History.update`."""
 
 
+class StepRate:
+    """Faces a second in an epoch, counted from the end of its first step, which may have been compiled.
+
+    Args:
+        faces: of a step.
+    """
+
+    def __init__(self, faces: int) -> None:
+        self._faces = faces
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, step: int) -> float:
+        """Tell the number of a step that has just ended; gives the rate so far, 0 for the first one."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, step
+        since, first = self._first
+        return (step - first) * self._faces / max(now - since, 1e-9)
+
+
 @ray.remote(num_cpus=0)
 class ProgressActor:
     """Holds the latest progress, the plots to draw, and why a worker failed."""

@@ -32,7 +32,12 @@ from lib.storage.folder import Folder
 from lib.training.checkpoint import FACTS, Position, read_checkpoint, write_checkpoint
 from lib.training.history import History
 from lib.training.recipe import Recipe
-from lib.training.run_progress import REPORT_EVERY_SECONDS, ProgressActor, ProgressReader
+from lib.training.run_progress import (
+    REPORT_EVERY_SECONDS,
+    ProgressActor,
+    ProgressReader,
+    StepRate,
+)
 from lib.training.signals import watched_signals
 from lib.training.tensorflow_cluster import TensorflowCluster
 
@@ -226,20 +231,19 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool, pool: "DecodingP
 def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> None:
     """Train epoch by epoch; all ranks make the same calls."""
     recipe = plan.recipe
-    reported = started = began = 0.0
-    first = 0
+    reported = 0.0
+    step_rate = StepRate(trainer.batch)
 
     def report_progress(rate: float = 0.0) -> None:
         if actor is not None:
             actor.set_progress.remote(position.history, position.step, trainer.steps, rate)
 
     def after_step(now: Any) -> None:
-        nonlocal reported, began, first
-        if not began:  # the rate is that behind the first step, which may have been compiled
-            began, first = time.monotonic(), now.step
+        nonlocal reported
+        so_far = step_rate(now.step)
         if actor is not None and time.monotonic() - reported >= REPORT_EVERY_SECONDS:
             reported = time.monotonic()
-            report_progress((now.step - first) * trainer.batch / max(reported - began, 1e-9))
+            report_progress(so_far)
         if (
             plan.checkpoint_steps
             and now.step % plan.checkpoint_steps == 0 < trainer.steps - now.step
@@ -248,7 +252,7 @@ def _epochs(plan: Plan, trainer: Any, position: Any, actor: Any, rank: int) -> N
 
     report_progress()
     while position.epoch < recipe.epochs and not _stale(position.history, recipe):
-        started, began = time.monotonic(), 0.0
+        started, step_rate = time.monotonic(), StepRate(trainer.batch)
         rate = trainer.train_epoch(position, after_step)
         losses = trainer.global_losses(position.losses)
         position.history.append(

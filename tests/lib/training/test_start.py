@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lib.storage.folder import folder
 from lib.training import history
 from lib.training.history import History
+from lib.training.run_progress import StepRate
 from tests.ray_head import PROJECT
 
 
@@ -35,3 +37,12 @@ def test_the_log_tells_what_happens_before_the_first_step(
         "compiling: 14.0 s",
         "epoch 1/3 · step 1 of 10 · 52 images/s",
     ]
+
+
+def test_the_rate_leaves_out_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have waited for a compiler; a run that goes on begins in the middle of an epoch."""
+    ends = iter([45.0, 46.0, 49.0])
+    clock = SimpleNamespace(monotonic=lambda: next(ends))
+    monkeypatch.setattr("lib.training.run_progress.time", clock)
+    rate = StepRate(faces=32)
+    assert [rate(step) for step in (7, 8, 11)] == [0, 32, 32]
