@@ -193,6 +193,7 @@ def test_faults_then_retry_then_update(
     command = [*options(proxy, sources, output, model), "--fetch-timeout", 5]
     with Job(head.environment, log, *command, *POOL) as job:
         wait_until(lambda: proxy.asked["GET", "faulty/0/040.jpg"], 120)
+        down.set()
         s3.kill()
         Timer(20, s3.start).start()
         assert job.finish() == 0, job.output
