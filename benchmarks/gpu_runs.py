@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
@@ -27,6 +28,8 @@ from lib.output.counts import LabelCounts
 from lib.storage.folder import folder as folder_of
 
 LOOK_EVERY_SECONDS = 0.2
+STEADY_SECONDS = 10.0
+"""Of a training's steps: enough for a rate."""
 FIRST_STEP = "first step: "
 """Logged when it is over."""
 STEP = re.compile(r"step (\d+) of \d+ · (\d+) images/s")
@@ -97,11 +100,23 @@ class Run:
         began: when, by `time.monotonic`.
         samples: times, and what was done by then: rows committed, or steps.
         rates: that the job itself gave, in images a second.
+        said: its last lines.
     """
 
     began: float
     samples: list[tuple[float, int]]
     rates: list[float]
+    said: deque[str] = field(default_factory=lambda: deque(maxlen=4))
+
+    def read_steps(self, lines: Iterable[str]) -> None:
+        """Take the log of a training."""
+        for line in lines:
+            self.said.append(line.strip())
+            if FIRST_STEP in line:
+                self.samples.append((time.monotonic(), 1))
+            elif (found := STEP.search(line)) and int(found[1]) > 1:
+                self.samples.append((time.monotonic(), int(found[1])))
+                self.rates.append(float(found[2]))
 
     @property
     def first_seconds(self) -> float:
@@ -144,7 +159,7 @@ class Run:
     def _done(self) -> list[tuple[float, int]]:
         done = [sample for n, sample in enumerate(self.samples) if sample[1] and self._is_new(n)]
         if not done:
-            raise UserError("no figure: nothing was done in time")
+            raise UserError(" | ".join(["no figure: nothing was done in time", *self.said]))
         return done
 
     def _is_new(self, number: int) -> bool:
@@ -166,46 +181,42 @@ def score(
         environment["CUDA_VISIBLE_DEVICES"] = "-1"
     began = time.monotonic()
     samples = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with _job(command, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and time.monotonic() < began + seconds:
             time.sleep(LOOK_EVERY_SECONDS)
             samples.append((time.monotonic(), counts.update().total()))
-        _stop(process)
     return Run(began, samples, [])
 
 
 def train(faces: Path, output: Path, options: Sequence[str], seconds: float) -> Run:
-    """Run jobs.train, for some seconds at most, and read its steps and rates."""
+    """Run jobs.train until its steps give a rate, for some seconds at most, and read its log."""
     command = [
         *(sys.executable, "-m", "jobs.train", "--data", str(faces), "--output", str(output)),
         *options,
     ]
-    began = time.monotonic()
-    samples, rates = [], []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    run = Run(time.monotonic(), [], [])
+    with _job(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        Thread(target=_stop_after, args=(process, seconds), daemon=True).start()
-        for line in process.stdout:
-            if FIRST_STEP in line:
-                samples.append((time.monotonic(), 1))
-            elif (found := STEP.search(line)) and int(found[1]) > 1:
-                samples.append((time.monotonic(), int(found[1])))
-                rates.append(float(found[2]))
-    return Run(began, samples, rates)
+        reader = Thread(target=run.read_steps, args=(process.stdout,), daemon=True)
+        reader.start()
+        end = run.began + seconds
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(LOOK_EVERY_SECONDS)
+            if run.samples:
+                end = min(end, run.samples[0][0] + STEADY_SECONDS)
+        process.kill()
+        reader.join()
+    return run
 
 
-def _stop_after(process: "subprocess.Popen[str]", seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        _stop(process)
-
-
-def _stop(process: "subprocess.Popen[Any]") -> None:
-    if process.poll() is None:
-        process.terminate()
+@contextmanager
+def _job(command: Sequence[str], **settings: Any) -> "Iterator[subprocess.Popen[Any]]":
+    """A job that is killed at the end: to end by itself takes longer than its figures may wait."""
+    with subprocess.Popen(command, **settings) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def compare_labels(gpu: pd.DataFrame, cpu: pd.DataFrame) -> tuple[float, int]:

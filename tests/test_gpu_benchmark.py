@@ -12,7 +12,7 @@ import pytest
 from benchmarks import gpu, gpu_step
 from benchmarks.gpu_pictures import write_pictures
 from benchmarks.gpu_runs import (
-    STEP,
+    FIRST_STEP,
     Busy,
     Run,
     compare_labels,
@@ -139,9 +139,14 @@ def test_an_idle_gpu_gives_no_figure() -> None:
 
 
 def test_steps_of_a_training_are_read() -> None:
-    found = STEP.search(step_line(1, 3, 40, 90, 512.3, []))
-    assert found
-    assert found.groups() == ("40", "512")
-    assert Run(0.0, [], [3.0, 5.0]).best_rate == 5
+    run = Run(0.0, [], [])
     with pytest.raises(UserError, match="no time to give a rate"):
-        _ = Run(0.0, [], []).best_rate
+        _ = run.best_rate
+    run.read_steps(["building the network\n"])
+    with pytest.raises(UserError, match=r"nothing was done in time \| building the network$"):
+        _ = run.first_seconds
+    lines = [step_line(1, 3, step, 90, 500.0 + step, []) for step in (1, 40, 50)]
+    run.read_steps([f"{FIRST_STEP}3.1 s", *lines])
+    assert [step for _, step in run.samples] == [1, 40, 50]
+    assert run.rates == [540, 550]
+    assert run.best_rate == 550
