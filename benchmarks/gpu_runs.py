@@ -28,6 +28,8 @@ from lib.output.counts import LabelCounts
 from lib.storage.folder import folder as folder_of
 
 LOOK_EVERY_SECONDS = 0.2
+RAMP = 0.25, 0.9
+"""Parts of the results between which all workers are at work: some start later, some are done earlier."""
 STEADY_SECONDS = 10.0
 """Of a training's steps: enough for a rate."""
 FIRST_STEP = "first step: "
@@ -134,15 +136,17 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """A second, between the first result and the last one.
+        """A second, between a quarter and nine tenths of what was done: all workers are at work then.
 
         Raises:
             UserError: they came at once.
         """
-        (first, rows), (last, all_rows) = self._done[0], self._done[-1]
-        if last <= first:
+        last = self._done[-1][1]
+        early = next(sample for sample in self._done if sample[1] >= last * RAMP[0])
+        late = next(sample for sample in self._done if sample[1] >= last * RAMP[1])
+        if late[0] <= early[0]:
             raise UserError("no figure: all results came at once; more images are needed")
-        return (all_rows - rows) / (last - first)
+        return (late[1] - early[1]) / (late[0] - early[0])
 
     @property
     def best_rate(self) -> float:

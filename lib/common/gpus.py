@@ -44,6 +44,13 @@ def usable_gpus() -> tuple[int, str | None]:
     return count, problem
 
 
+def memory_is_full(error: Exception) -> bool:
+    """Whether it is TensorFlow's way to say that a device, most often a GPU, has no memory left."""
+    return type(
+        error
+    ).__name__ == "ResourceExhaustedError" or "Dst tensor is not initialized" in str(error)
+
+
 def memory_of_gpu() -> int:
     """Bytes of the first GPU that this process sees; of the smallest in use where that is unknown."""
     device, size = ctypes.c_int(), ctypes.c_size_t()

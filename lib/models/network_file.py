@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from lib.common.errors import UserError
+from lib.common.gpus import memory_is_full
 from lib.models.bundle import Precision
 
 WEIGHTS = "model.weights.h5"
@@ -50,6 +51,11 @@ def load_network(file: Path, precision: Precision = "float32") -> keras.Model:
     except UserError:
         raise
     except Exception as error:
+        if memory_is_full(error):
+            raise UserError(
+                f"there is no memory left for the network {str(file)!r}: "
+                "stop what else uses the GPU, or hide it with CUDA_VISIBLE_DEVICES=-1"
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot load the network {str(file)!r}: {reason}") from None
 

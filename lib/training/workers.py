@@ -24,6 +24,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lib.common.errors import UserError
+from lib.common.gpus import memory_is_full
 from lib.datasets.labels import Split
 from lib.models.backbones.registry import BACKBONES, BackboneName
 from lib.models.bundle import Bundle
@@ -50,6 +51,9 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
 
 CHECKPOINTS, BEST = "checkpoints", "best"
 SPLITS: tuple[Split, ...] = ("train", "val")
+NO_MEMORY = (
+    "there is no memory left for a step: lower --batch-size, or stop what else uses the GPUs"
+)
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,10 @@ def work(config: dict[str, Any]) -> None:
     except UserError as error:
         ray.get(actor.fail.remote(str(error)))
         raise
+    except Exception as error:
+        if memory_is_full(error):
+            ray.get(actor.fail.remote(NO_MEMORY))
+        raise
 
 
 def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool, pool: "DecodingPool") -> None:
@@ -172,6 +180,10 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool, pool: "DecodingP
             actor.begin.remote(phase)
 
     begin("importing")
+    if use_gpu:
+        # cuDNN compiles kernels in the first step, 26 s on an H200. CUDA keeps them under a key that
+        # depends on the working directory, of which Ray gives each run another one.
+        os.chdir("/")
     from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tensorflow as tf
 

@@ -127,6 +127,7 @@ def test_two_workers_one_of_them_killed_learn_the_same(
         wait_until(lambda: head.processes("ray::RayTrainWorker"), 150)
         victim = head.processes("ray::RayTrainWorker")[0]
         wait_until(lambda: history(output), 150)
+        assert victim.cwd() == "/"  # that of all runs, for the cache of compiled kernels
         victim.send_signal(signal.SIGKILL)
         assert len(history(output)) < EPOCHS - 1
         stop_after_the_last_epoch(job, output)

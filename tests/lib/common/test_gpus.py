@@ -71,3 +71,15 @@ def test_each_process_sees_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
     assert gpus.visible_devices(2) == ["3", "5"]
     assert gpus.visible_devices(0) == []
+
+
+def test_tensorflow_says_that_memory_is_full() -> None:
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.OpError) as full:
+        tf.random.uniform((1 << 22, 1 << 22))  # 64 TiB
+    assert gpus.memory_is_full(full.value)
+    assert gpus.memory_is_full(
+        tf.errors.InternalError(None, None, "Dst tensor is not initialized.")
+    )
+    assert not gpus.memory_is_full(ValueError("another shape"))

@@ -5,11 +5,13 @@ import os
 import signal
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from lib.common.errors import UserError
 from lib.scoring.placement import Cluster, Growth
+from lib.training import workers
 from lib.training.allocation import cpus_of_each
 from lib.training.recipe import Recipe
 from lib.training.signals import watched_signals
@@ -105,3 +107,18 @@ def test_a_worker_with_a_checkpoint_waits_but_a_moment() -> None:
 
     assert constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR in constants.get_env_vars_to_propagate()
     assert float(os.environ[constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR]) < 0.5
+
+
+def test_a_full_memory_is_a_reason_for_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def train(*_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    actor = MagicMock()
+    actor.reason.remote.return_value = None
+    monkeypatch.setattr(workers, "_train", train)
+    monkeypatch.setattr(workers.ray, "get", lambda answer: answer)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        workers.work({"plan": None, "actor": actor, "threads": 1, "use_gpu": True})
+    actor.fail.remote.assert_called_once_with(workers.NO_MEMORY)
