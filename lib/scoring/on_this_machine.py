@@ -6,37 +6,28 @@ some hundred photographs.
 
 import logging
 import os
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from itertools import cycle, islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from threading import Lock, Thread
-from typing import NamedTuple
 
 import pyarrow as pa
 
-from lib.common.errors import UserError
 from lib.common.gpus import usable_gpus, visible_devices
-from lib.common.processes import begin_process
 from lib.scoring.labelling import IN_FLIGHT, Labelling, OneProcess, Worker
 from lib.scoring.placement import FACES, Cluster, Placement, Pool, fitting
 from lib.scoring.row_writer import RowWriter
-from lib.scoring.rows import MOST_DEATHS, Block, Rows, fatal_image
-from lib.scoring.stages.stage import BATCH, Stage
+from lib.scoring.rows import Rows
+from lib.scoring.worker_processes import NO_DEVICE, Report, Work, WorkerProcesses
 
 log = logging.getLogger("workers")
 
 FEW_IMAGES = 256
 """So many are labelled in the time that further processes take to start."""
-NO_DEVICE = "-1"
-"""As the value of `CUDA_VISIBLE_DEVICES`: a process without a GPU."""
-
-Report = Callable[[dict[str, float]], None]
+SHARE_UNTIL_GPUS = 0.5
+"""Of the memory, for processes on CPUs that label until GPUs have started."""
 
 
 def suits(wanted: Placement) -> bool:
@@ -71,18 +62,30 @@ def label_here(
     """
     blocks = rows.blocks()
     gpus = _gpus(rows.count, labelling)
-    pool = _pool(labelling, rows.count, len(blocks), gpus)
-    stages = labelling.stages(pool, last=True)
+    pool = (
+        _on_gpus(labelling, len(blocks), gpus)
+        if gpus
+        else _on_cpus(labelling, rows.count, len(blocks))
+    )
+    work = _work(labelling, pool, rows, writer)
     if pool.actors == 1 and not gpus:
-        worker = Worker(stages, OneProcess(report), rows, writer)
+        worker = Worker(work.stages, OneProcess(report), rows, writer)
         for block in blocks:
             yield from worker(block.as_table())
         worker.finish()
         return
-    devices = list(islice(cycle(visible_devices(gpus) or [NO_DEVICE]), pool.actors))
-    work = _Work(stages, rows, writer, labelling.batch(pool) if gpus else BATCH)
-    with closing(_Processes(work, devices)) as processes:
+    devices = islice(cycle(visible_devices(gpus) or [NO_DEVICE]), pool.actors)
+    starts = [(work, device) for device in devices]
+    if gpus and (until_then := _until_gpus_have_started(labelling)):
+        work = replace(_work(labelling, until_then, rows, writer), until_gpus=True)
+        starts += [(work, NO_DEVICE)] * until_then.actors
+    with closing(WorkerProcesses(starts)) as processes:
         yield from processes.label(deque(blocks), report)
+
+
+def _work(labelling: Labelling, pool: Pool, rows: Rows, writer: RowWriter | None) -> Work:
+    threads = IN_FLIGHT if pool.gpus else 1
+    return Work(labelling.stages(pool, last=True), rows, writer, labelling.batch(pool), threads)
 
 
 def _gpus(images: int, labelling: Labelling) -> int:
@@ -99,214 +102,36 @@ def _gpus(images: int, labelling: Labelling) -> int:
     return 0 if are_few(images, labelling) else gpus
 
 
-def _pool(labelling: Labelling, images: int, blocks: int, gpus: int) -> Pool:
-    """The processes, as a pool."""
+def _on_gpus(labelling: Labelling, blocks: int, gpus: int) -> Pool:
     cores = len(os.sched_getaffinity(0))
-    if gpus:
-        machine = Cluster(cores, gpus, memory=_memory(), cpus_by_gpu=cores / gpus)
-        (pool,) = labelling.pools(Placement("fused"), machine, blocks)
-        log.info("labelling on %d GPUs: %d workers of %d threads", gpus, pool.actors, pool.threads)
-        return pool
-    machine = Cluster(cores, 0, memory=_memory())
-    workers = fitting(machine, labelling.detector.entry.worker_gib, labelling.bundle.weight_bytes)
-    workers = 1 if images <= FEW_IMAGES else min(workers, cores, blocks)
-    tasks = labelling.bundle.tasks
+    machine = Cluster(cores, gpus, memory=_memory(), cpus_by_gpu=cores / gpus)
+    (pool,) = labelling.pools(Placement("fused"), machine, blocks)
+    log.info("labelling on %d GPUs: %d workers of %d threads", gpus, pool.actors, pool.threads)
+    return pool
+
+
+def _on_cpus(labelling: Labelling, images: int, blocks: int) -> Pool:
+    cores = len(os.sched_getaffinity(0))
+    workers = 1 if images <= FEW_IMAGES else min(_fitting_cores(labelling), blocks)
     log.info("labelling on %d CPUs", cores)
-    return Pool(FACES, (FACES, *tasks), workers, cpus=cores / workers)
+    return Pool(FACES, (FACES, *labelling.bundle.tasks), workers, cpus=cores / workers)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a process does; travels to it."""
-
-    stages: list[Stage]
-    rows: Rows
-    writer: RowWriter | None
-    batch: int
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a process gives back for a block: rows and seconds by kind of work, or why it cannot."""
-
-    tables: list[pa.Table]
-    seconds: dict[str, float]
-    lines: list[str]
-    error: str | None = None
+def _until_gpus_have_started(labelling: Labelling) -> Pool | None:
+    """One that labels until GPUs have started, which takes seconds; None: it would start no sooner."""
+    if labelling.bundle.inference is None or labelling.precision not in ("auto", "float32"):
+        return None
+    workers = _fitting_cores(labelling, SHARE_UNTIL_GPUS)
+    log.info("until these have started, on %d CPUs", workers)
+    return Pool(FACES, (FACES, *labelling.bundle.tasks), workers, cpus=1.0)
 
 
-class _Process(NamedTuple):
-    """A process, the device that it computes on, and the ends of its connections, one for each thread."""
-
-    process: SpawnProcess
-    device: str
-    connections: tuple[Connection, ...]
-
-
-class _Processes:
-    """Processes that label blocks; one that ends is replaced, and its images are labelled again.
-
-    One on a GPU has several blocks in work, each in a thread with a connection of its own. One that
-    replaces another has a single one, so that the image is found that ended it.
-    """
-
-    def __init__(self, work: _Work, devices: Sequence[str]) -> None:
-        self._work = work
-        self._context = get_context("spawn")
-        self._running: dict[Connection, _Process] = {}
-        self._said: set[str] = set()
-        for device in devices:
-            self._start(device, 1 if device == NO_DEVICE else IN_FLIGHT)
-
-    def label(self, waiting: deque[Block], report: Report) -> Iterator[pa.Table]:
-        """Label all blocks, in any order; see `label_here`."""
-        busy: dict[Connection, Block] = {}
-        deaths = Counter[Block]()
-        while waiting or busy:
-            for idle in self._running.keys() - busy.keys():
-                if waiting:
-                    busy[idle] = waiting.popleft()
-                    with suppress(BrokenPipeError):  # it has ended; `wait` tells
-                        idle.send(busy[idle])
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                if ready not in busy:  # its process has ended, as another connection has shown
-                    continue
-                try:
-                    result: _Result = ready.recv()
-                except (EOFError, OSError):
-                    exit_code, connections = self._replace(ready)
-                    for connection in busy.keys() & set(connections):
-                        block = busy.pop(connection)
-                        deaths[block] += 1
-                        waiting.extendleft(_after_death(block, deaths[block], exit_code))
-                    continue
-                del busy[ready]
-                if result.error is not None:
-                    raise UserError(result.error)
-                report(result.seconds)
-                self._log(result.lines)
-                yield from result.tables
-
-    def close(self) -> None:
-        """End all processes, whatever they do."""
-        for running in self._running.values():
-            running.process.kill()
-        for running in self._running.values():
-            running.process.join()
-
-    def _replace(self, ended: Connection) -> tuple[int | None, tuple[Connection, ...]]:
-        """Start another process for one that has ended; gives the exit code and connections of that."""
-        process, device, connections = self._running[ended]
-        for connection in connections:
-            del self._running[connection]
-        process.join()
-        self._start(device, 1)
-        return process.exitcode, connections
-
-    def _start(self, device: str, threads: int) -> None:
-        pipes = [self._context.Pipe() for _ in range(threads)]
-        process = self._context.Process(
-            target=_label_blocks,
-            args=(self._work, device, [its for _, its in pipes]),
-            daemon=True,
-        )
-        process.start()
-        for _, its in pipes:
-            its.close()
-        ours = tuple(ours for ours, _ in pipes)
-        self._running |= dict.fromkeys(ours, _Process(process, device, ours))
-
-    def _log(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            if line not in self._said:
-                log.info("%s", line)
-        self._said.update(lines)
-
-
-def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block]:
-    """What to do with a block at which a worker ended: find the image, which then gets its row.
-
-    Raises:
-        UserError: workers end without reading an image, too.
-    """
-    log.warning("a worker process ended (exit code %s); another one goes on", exit_code)
-    if block.fault is not None:
-        raise UserError(
-            f"the worker processes end by themselves (exit code {exit_code}): is there enough memory?"
-        )
-    if block.rows > 1:
-        return block.singles()
-    if deaths < MOST_DEATHS:
-        return [block]
-    return [block._replace(fault=fatal_image(deaths))]
-
-
-def _label_blocks(work: _Work, device: str, connections: Sequence[Connection]) -> None:
-    """The life of a process."""
-    begin_process()
-    os.environ["CUDA_VISIBLE_DEVICES"] = device
-    kept = _Kept()
-    try:
-        worker = Worker(work.stages, kept, work.rows, work.writer, work.batch)
-    except Exception as error:
-        for connection in connections:
-            connection.send(_Result([], {}, [], _in_one_line(error)))
-        return
-    threads = [
-        Thread(target=_serve, args=(worker, kept, connection)) for connection in connections[1:]
-    ]
-    for thread in threads:
-        thread.start()
-    _serve(worker, kept, connections[0])
-    for thread in threads:
-        thread.join()
-
-
-def _serve(worker: Worker, kept: "_Kept", connection: Connection) -> None:
-    """Label one block after the other, until the connection ends."""
-    try:
-        while True:
-            block: Block = connection.recv()
-            tables = list(worker(block.as_table()))
-            worker.finish()
-            connection.send(_Result(tables, *kept.take()))
-    except EOFError:
-        return
-    except Exception as error:
-        connection.send(_Result([], {}, [], _in_one_line(error)))
-
-
-class _Kept(OneProcess):
-    """Seconds and lines that go back with the next result; threads share it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = Lock()
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._lines: list[str] = []
-
-    def add(self, seconds: dict[str, float]) -> None:
-        with self._lock:
-            for name, value in seconds.items():
-                self._seconds[name] += value
-
-    def say(self, line: str) -> None:
-        with self._lock:
-            self._lines.append(line)
-
-    def take(self) -> tuple[dict[str, float], list[str]]:
-        with self._lock:
-            taken = dict(self._seconds), self._lines
-            self._seconds, self._lines = defaultdict(float), []
-            return taken
-
-
-def _in_one_line(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    reason = str(error).splitlines()[0] if str(error) else ""
-    return f"the run stopped: {type(error).__name__}: {reason}"
+def _fitting_cores(labelling: Labelling, share: float = 1.0) -> int:
+    """Cores that can have a process each, in a share of the memory."""
+    cores = len(os.sched_getaffinity(0))
+    machine = Cluster(cores, 0, memory=_memory() * share)
+    gib = labelling.detector.entry.worker_gib
+    return min(cores, fitting(machine, gib, labelling.bundle.weight_bytes))
 
 
 def _memory() -> float:

@@ -42,6 +42,11 @@ class Block(NamedTuple):
     rows: int
     fault: str | None = None
 
+    def split(self, rows: int) -> "tuple[Block, Block]":
+        """A block of the first rows, and one of the others."""
+        rest = self._replace(start=self.start + rows, rows=self.rows - rows)
+        return self._replace(rows=rows), rest
+
     def singles(self) -> "list[Block]":
         """A block for each row."""
         return [self._replace(start=self.start + row, rows=1) for row in range(self.rows)]

@@ -1,5 +1,6 @@
 """What a worker on a GPU does otherwise than one on a CPU, computed on CPUs: the same rows."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from matplotlib.cbook import get_sample_data
 
 from lib.faces.registry import DetectorSpec
 from lib.images import Limits
-from lib.models.bundle import Bundle, read_bundle
+from lib.models.bundle import Bundle, PrecisionChoice, read_bundle
 from lib.scoring import on_this_machine
 from lib.scoring.labelling import GPU_BATCH, GPU_BATCH_OF_CROPS, IN_FLIGHT, Labelling, Worker
 from lib.scoring.placement import FACES, MODELS, Cluster, Placement, Pool
 from lib.scoring.stages.fetch import Fetch
 from lib.scoring.stages.stage import BATCH, Stopwatch
-from tests.lib.scoring.test_on_this_machine import Square, Work, rows_in
+from lib.scoring.worker_processes import NO_DEVICE, ROWS_UNTIL_GPUS
+from tests.lib.scoring.test_on_this_machine import ROWS, Square, Work, rows_in
+from tests.ray_head import wait_until
 
 TASKS = ("age", "gender")
 CPU = Pool(FACES, (FACES, *TASKS), 1, 1.0)
@@ -114,6 +117,55 @@ def test_processes_on_gpus(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.M
     assert found["square"].to_pylist() == [number * number for number in range(rows.count)]
     faults = {row["id"] for row in found.to_pylist() if row["fault"]}
     assert faults == {100}
+
+
+@dataclass
+class SquareOnSlowGpus(Square):
+    """Processes on GPUs start when others have labelled; these wait for their first rows then."""
+
+    def setup(self, watch: Stopwatch) -> None:
+        super().setup(watch)
+        self._on_gpu = os.environ["CUDA_VISIBLE_DEVICES"] != NO_DEVICE
+        self._begun = False
+        if self._on_gpu:
+            wait_until(Path(self.once).exists, 60)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        on_gpus = Path(f"{self.once} on GPUs")
+        if self._on_gpu:
+            on_gpus.touch()
+        elif self._begun:
+            wait_until(on_gpus.exists, 60)
+        self._begun = True
+        Path(self.once).touch()
+        device = pa.array([self._on_gpu] * len(batch))
+        return super().__call__(batch).append_column("on_gpu", device)
+
+
+def test_cpus_label_until_gpus_have_started(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_this_machine, "usable_gpus", lambda: (2, None))
+    stage = SquareOnSlowGpus(once=str(tmp_path / "begun"))
+    rows = rows_in(tmp_path, 4000, row_group_size=250)
+    labelling = cast(Labelling, SquaresOnGpus(bundle, stage))
+    found = pa.concat_tables(on_this_machine.label_here(rows, labelling)).sort_by("id")
+    assert found["square"].to_pylist() == [number * number for number in range(rows.count)]
+    cores = len(os.sched_getaffinity(0))
+    on_cpus = found["on_gpu"].to_pylist().count(False)
+    assert ROWS_UNTIL_GPUS <= on_cpus <= 2 * cores * ROWS_UNTIL_GPUS
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_who_asks_for_half_precision_gets_nothing_else(
+    precision: PrecisionChoice, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_this_machine, "usable_gpus", lambda: (2, None))
+    (tmp_path / "begun").touch()
+    stage = SquareOnSlowGpus(once=str(tmp_path / "begun"))
+    labelling = cast(Labelling, SquaresOnGpus(bundle, stage, precision=precision))
+    found = pa.concat_tables(on_this_machine.label_here(rows_in(tmp_path), labelling))
+    assert found["on_gpu"].to_pylist() == [True] * ROWS
 
 
 def test_gpus_that_cannot_be_used_are_explained(

@@ -12,7 +12,7 @@ import pytest
 
 from lib.common.errors import UserError
 from lib.faces.registry import DetectorSpec
-from lib.models.bundle import Bundle, read_bundle
+from lib.models.bundle import Bundle, PrecisionChoice, read_bundle
 from lib.scoring.labelling import Labelling
 from lib.scoring.on_this_machine import label_here
 from lib.scoring.placement import Pool
@@ -20,6 +20,7 @@ from lib.scoring.rows import Rows
 from lib.scoring.stages.stage import BATCH, Stage, Stopwatch
 
 ROWS = 300
+THEY_END = r"^the worker processes end by themselves \(exit code -9\): is there enough memory\?$"
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Square:
 
     def setup(self, watch: Stopwatch) -> None:
         self._watch = watch
+        if self.trouble == "at the start":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         ids = batch["id"].to_pylist()
@@ -66,6 +69,7 @@ class Work:
     bundle: Bundle
     stage: Stage
     detector: DetectorSpec = field(default_factory=lambda: DetectorSpec("none"))
+    precision: PrecisionChoice = "auto"
 
     def stages(self, pool: Pool, last: bool) -> list[Stage]:
         return [self.stage]
@@ -79,9 +83,9 @@ def bundle(model: Path) -> Bundle:
     return read_bundle(model)
 
 
-def rows_in(folder: Path, count: int = ROWS) -> Rows:
+def rows_in(folder: Path, count: int = ROWS, row_group_size: int = 16) -> Rows:
     file = folder / "rows.parquet"
-    pq.write_table(pa.table({"id": range(count)}), file, row_group_size=16)
+    pq.write_table(pa.table({"id": range(count)}), file, row_group_size=row_group_size)
     return Rows((str(file),), None, count)
 
 
@@ -114,9 +118,9 @@ def test_an_image_that_ends_every_worker_gets_its_row(bundle: Bundle, tmp_path: 
 
 
 def test_workers_that_always_end_are_named(bundle: Bundle, tmp_path: Path) -> None:
-    says = r"^the worker processes end by themselves \(exit code -9\): is there enough memory\?$"
-    with pytest.raises(UserError, match=says):
-        labelled(rows_in(tmp_path), bundle, Square("always"))
+    for trouble in ("always", "at the start"):
+        with pytest.raises(UserError, match=THEY_END):
+            labelled(rows_in(tmp_path), bundle, Square(trouble))
 
 
 @pytest.mark.parametrize(
