@@ -13,6 +13,9 @@ from lib.training.decoding_pool import DecodingPool, FaceError
 from lib.training.face_store import FaceStore
 
 BATCHES_AHEAD = 2
+BATCHES_AHEAD_OF_A_GPU = 5
+"""TensorFlow copies to a GPU behind all steps that were handed to it: who loads a batch waits for one or
+two of them. With two at once an H200 got a batch every 256 ms, and was busy for 182 of them."""
 
 Part = TypeVar("Part")
 Loaded = TypeVar("Loaded")
@@ -77,8 +80,10 @@ class FaceDecoder:
             raise self._refuse(face.row, face.error) from None
 
 
-def ahead(load: Callable[[Part], Loaded], parts: Iterable[Part]) -> Iterator[Loaded]:
-    """Load parts in other threads, up to `BATCHES_AHEAD` before they are needed; yields them in order.
+def ahead(
+    load: Callable[[Part], Loaded], parts: Iterable[Part], most: int = BATCHES_AHEAD
+) -> Iterator[Loaded]:
+    """Load parts in other threads, up to `most` before they are needed; yields them in order.
 
     As many are loaded at once: while one is copied, the next one is decoded.
 
@@ -86,11 +91,11 @@ def ahead(load: Callable[[Part], Loaded], parts: Iterable[Part]) -> Iterator[Loa
         Exception: what `load` raises, where its part is due.
     """
     waiting: deque[Future[Loaded]] = deque()
-    with ThreadPoolExecutor(BATCHES_AHEAD) as threads:
+    with ThreadPoolExecutor(most) as threads:
         try:
             for part in parts:
                 waiting.append(threads.submit(load, part))
-                if len(waiting) > BATCHES_AHEAD:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

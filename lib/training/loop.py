@@ -22,7 +22,7 @@ from lib.tasks.expectation import distribution_sums, mean_distributions
 from lib.training.augment import augment, mixup, plain, resized
 from lib.training.averages import WeightAverages
 from lib.training.checkpoint import Position
-from lib.training.decoding import ahead
+from lib.training.decoding import BATCHES_AHEAD, BATCHES_AHEAD_OF_A_GPU, ahead
 from lib.training.distillation import Teachers
 from lib.training.faces import Faces
 from lib.training.flat import FlatGroup, assign_arrays, sum_over_workers
@@ -92,6 +92,8 @@ class Trainer:
         self._begin = begin
         self._is_compiled = False
         (self._device,) = strategy.extended.worker_devices
+        on_gpu = ":GPU:" in self._device
+        self._batches_ahead = BATCHES_AHEAD_OF_A_GPU if on_gpu else BATCHES_AHEAD
         self._strategy = strategy
         self._recipe = recipe
         self._size = size
@@ -146,7 +148,7 @@ class Trainer:
         order = epoch_order(len(self._training), position.epoch, recipe.seed)
         started, first = time.monotonic(), position.step
         parts = [self._part(order, step) for step in range(position.step, self.steps)]
-        for batch in ahead(self._batch, parts):
+        for batch in ahead(self._batch, parts, self._batches_ahead):
             step = (*batch, self._seed(position), self._rates(position), size, frozen)
             loss = self._step(*step) if self._is_compiled else self._first_step(step)
             position.losses.append(loss)
@@ -227,7 +229,10 @@ class Trainer:
         parts = [
             np.resize(rows[start:], together) for start in range(0, len(faces), max(1, together))
         ]
-        batches = [self._forward(images, size) for images in ahead(faces.images, parts)]
+        batches = [
+            self._forward(images, size)
+            for images in ahead(faces.images, parts, self._batches_ahead)
+        ]
         return {
             task: np.concatenate(
                 [
