@@ -83,7 +83,8 @@ class _Process(NamedTuple):
 class WorkerProcesses:
     """Processes that label blocks; one that ends is replaced, and its images are labelled again.
 
-    One that replaces another has a single block in work, so that the image is found that ended it.
+    One that replaces another has a single block in work, so that the image is found that ended it. Those
+    that only label until a GPU has started are not replaced.
 
     Args:
         starts: the work and the device of each.
@@ -167,12 +168,14 @@ class WorkerProcesses:
         running = self._running[ended]
         process, work, device, connections = running
         process.join()
-        if self._starting.issuperset(connections):
-            self._deaths_at_the_start += 1
+        log.warning("a worker process ended (exit code %s); others go on", process.exitcode)
+        had_started = not self._starting.issuperset(connections)
+        self._forget(running)
+        if not work.until_gpus:
+            if not had_started:
+                self._deaths_at_the_start += 1
             if self._deaths_at_the_start > MOST_DEATHS:
                 raise UserError(_why_processes_end(process.exitcode))
-        self._forget(running)
-        if not (work.until_gpus and self._gpus_are_there):
             self._start(work, device, 1)
         return process.exitcode, connections
 
@@ -206,7 +209,6 @@ def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block
     Raises:
         UserError: workers end without reading an image, too.
     """
-    log.warning("a worker process ended (exit code %s); another one goes on", exit_code)
     if block.fault is not None:
         raise UserError(_why_processes_end(exit_code))
     if block.rows > 1:
