@@ -59,6 +59,8 @@ FACES = 100_000
 """To train on: of fewer the batches would be smaller than a GPU needs."""
 BARE_SECONDS = 3.0
 """Of a loop that only decodes."""
+HALF = ("--precision", "float16")
+"""Options with which only the GPU labels."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 CLOSE_YEARS = 0.05
 
@@ -181,8 +183,8 @@ def photographs(folder: Path, seconds: float) -> None:
 
 
 def chips(folder: Path, seconds: float) -> None:
-    """The job on face crops."""
-    scored(folder, "chips", seconds, "--detector", "none")
+    """The job on face crops, from the GPU alone: the cores would label most of them before it starts."""
+    scored(folder, "chips", seconds, "--detector", "none", *HALF)
 
 
 def vgg_face(folder: Path, seconds: float) -> None:
@@ -215,7 +217,7 @@ def labels(folder: Path, seconds: float) -> None:
         output = folder / f"labels-{gpu}"
         left = began + seconds - time.monotonic()
         with runs.watched() as busy:
-            run = runs.score(folder / "few", output, left - 2, gpu=gpu)
+            run = runs.score(folder / "few", output, left - 2, HALF if gpu else (), gpu)
         if gpu:
             busy.share(*run.steady)
         frames.append(pd.read_parquet(output / "labels"))
@@ -246,7 +248,7 @@ def trained(folder: Path, seconds: float, *options: str) -> None:
     """Print what a run of jobs.train showed."""
     with runs.watched() as busy, tempfile.TemporaryDirectory(dir=folder) as output:
         run = runs.train(folder / "faces", Path(output), options, seconds - 2)
-    share = busy.share(*run.steady)
+    share = busy.share(run.began + run.first_seconds, run.samples[-1][0])
     say(
         f"jobs.train {' '.join(options)}: first step after {run.first_seconds:.1f} s, "
         f"then {run.best_rate:,.0f} faces/s; GPU busy {share:.0%}"

@@ -28,8 +28,8 @@ from lib.output.counts import LabelCounts
 from lib.storage.folder import folder as folder_of
 
 LOOK_EVERY_SECONDS = 0.2
-RAMP = 0.25, 0.9
-"""Parts of the results between which all workers are at work: some start later, some are done earlier."""
+RAMP = 0.5, 0.9
+"""Parts of the results: before the first one some workers still start, behind the other one some end."""
 STEADY_SECONDS = 10.0
 """Of a training's steps: enough for a rate."""
 FIRST_STEP = "first step: "
@@ -131,22 +131,29 @@ class Run:
 
     @property
     def steady(self) -> tuple[float, float]:
-        """When the first result was there, and when the last one."""
-        return self._done[0][0], self._done[-1][0]
+        """When half of what was done was done, and when nine tenths: all workers are at work then."""
+        early, late = self._ramp
+        return early[0], late[0]
 
     @property
     def rate(self) -> float:
-        """A second, between a quarter and nine tenths of what was done: all workers are at work then.
+        """A second, in this time.
 
         Raises:
-            UserError: they came at once.
+            UserError: all results came at once.
         """
-        last = self._done[-1][1]
-        early = next(sample for sample in self._done if sample[1] >= last * RAMP[0])
-        late = next(sample for sample in self._done if sample[1] >= last * RAMP[1])
+        early, late = self._ramp
         if late[0] <= early[0]:
             raise UserError("no figure: all results came at once; more images are needed")
         return (late[1] - early[1]) / (late[0] - early[0])
+
+    @property
+    def _ramp(self) -> tuple[tuple[float, int], tuple[float, int]]:
+        early, late = (
+            next(sample for sample in self._done if sample[1] >= self._done[-1][1] * part)
+            for part in RAMP
+        )
+        return early, late
 
     @property
     def best_rate(self) -> float:
