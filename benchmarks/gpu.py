@@ -219,7 +219,7 @@ def labels(folder: Path, seconds: float) -> None:
         with runs.watched() as busy:
             run = runs.score(folder / "few", output, left - 2, HALF if gpu else (), gpu)
         if gpu:
-            busy.share(*run.steady)
+            busy.share(run.began, run.samples[-1][0])  # else it did nothing
         frames.append(pd.read_parquet(output / "labels"))
     apart, others = runs.compare_labels(*frames)
     say(
