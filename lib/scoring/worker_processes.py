@@ -219,9 +219,9 @@ def _after_death(block: Block, deaths: int, exit_code: int | None) -> list[Block
 
 
 def _why_processes_end(exit_code: int | None) -> str:
-    return (
-        f"the worker processes end by themselves (exit code {exit_code}): is there enough memory?"
-    )
+    killed = exit_code is None or exit_code < 0
+    hint = "is there enough memory?" if killed else "what they printed says why"
+    return f"the worker processes end by themselves (exit code {exit_code}): {hint}"
 
 
 def _label_blocks(work: Work, device: str, connections: Sequence[Connection]) -> None:

@@ -20,7 +20,6 @@ from lib.scoring.rows import Rows
 from lib.scoring.stages.stage import BATCH, Stage, Stopwatch
 
 ROWS = 300
-THEY_END = r"^the worker processes end by themselves \(exit code -9\): is there enough memory\?$"
 
 
 @dataclass
@@ -36,8 +35,11 @@ class Square:
 
     def setup(self, watch: Stopwatch) -> None:
         self._watch = watch
-        if self.trouble == "at the start":
-            os.kill(os.getpid(), signal.SIGKILL)
+        match self.trouble:
+            case "killed at the start":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "ended at the start":
+                os._exit(3)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         ids = batch["id"].to_pylist()
@@ -117,10 +119,19 @@ def test_an_image_that_ends_every_worker_gets_its_row(bundle: Bundle, tmp_path: 
     assert faults == {100: "decode_error: it ended the process that read it, 2 times"}
 
 
-def test_workers_that_always_end_are_named(bundle: Bundle, tmp_path: Path) -> None:
-    for trouble in ("always", "at the start"):
-        with pytest.raises(UserError, match=THEY_END):
-            labelled(rows_in(tmp_path), bundle, Square(trouble))
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        ("always", r"exit code -9\): is there enough memory\?$"),
+        ("killed at the start", r"exit code -9\): is there enough memory\?$"),
+        ("ended at the start", r"exit code 3\): what they printed says why$"),
+    ],
+)
+def test_workers_that_always_end_are_named(
+    trouble: str, says: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=rf"^the worker processes end by themselves \({says}"):
+        labelled(rows_in(tmp_path), bundle, Square(trouble))
 
 
 @pytest.mark.parametrize(
