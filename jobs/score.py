@@ -64,8 +64,9 @@ class Options:
             work, too, and https:// for single images.
         output: Folder or s3:// prefix for the result: labels/, manifest/, run.json, summary.json.
         model: Bundle folder of the model, or s3:// prefix of one.
-        precision: What the networks compute in. auto: float32 on CPUs; on GPUs float16 or bfloat16 where
-            the ages stay within 0.05 years of float32's on average, as each worker measures at its start.
+        precision: What the networks compute in. auto: float32 on CPUs, which label until a GPU of this
+            machine has started, too; on GPUs float16 or bfloat16 where the ages stay within 0.05 years of
+            float32's on average, as each worker measures at its start.
             bfloat16 is faster on the CPUs that have it, too, for large networks.
         mirror: Label by the mean over each face and its mirror image, in twice the model's time; the
             card says what it gains.

@@ -53,8 +53,8 @@ def load_network(file: Path, precision: Precision = "float32") -> keras.Model:
     except Exception as error:
         if memory_is_full(error):
             raise UserError(
-                f"there is no memory left for the network {str(file)!r}: "
-                "stop what else uses the GPU, or hide it with CUDA_VISIBLE_DEVICES=-1"
+                f"there is no memory left for the network {str(file)!r}: stop what else uses it, "
+                "or hide a GPU whose memory is full with CUDA_VISIBLE_DEVICES=-1"
             ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot load the network {str(file)!r}: {reason}") from None

@@ -5,6 +5,7 @@ some hundred photographs.
 """
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -17,17 +18,15 @@ import pyarrow as pa
 
 from lib.common.gpus import usable_gpus, visible_devices
 from lib.scoring.labelling import IN_FLIGHT, Labelling, OneProcess, Worker
-from lib.scoring.placement import FACES, Cluster, Placement, Pool, fitting
+from lib.scoring.placement import FACES, Cluster, Placement, Pool, bytes_of_worker
 from lib.scoring.row_writer import RowWriter
 from lib.scoring.rows import Rows
-from lib.scoring.worker_processes import NO_DEVICE, Report, Work, WorkerProcesses
+from lib.scoring.worker_processes import NO_DEVICE, ROWS_UNTIL_GPUS, Report, Work, WorkerProcesses
 
 log = logging.getLogger("workers")
 
 FEW_IMAGES = 256
 """So many are labelled in the time that further processes take to start."""
-SHARE_UNTIL_GPUS = 0.5
-"""Of the memory, for processes on CPUs that label until GPUs have started."""
 
 
 def suits(wanted: Placement) -> bool:
@@ -76,7 +75,7 @@ def label_here(
         return
     devices = islice(cycle(visible_devices(gpus) or [NO_DEVICE]), pool.actors)
     starts = [(work, device) for device in devices]
-    if gpus and (until_then := _until_gpus_have_started(labelling)):
+    if gpus and (until_then := _until_gpus_have_started(labelling, rows.count, pool)):
         work = replace(_work(labelling, until_then, rows, writer), until_gpus=True)
         starts += [(work, NO_DEVICE)] * until_then.actors
     with closing(WorkerProcesses(starts)) as processes:
@@ -112,26 +111,34 @@ def _on_gpus(labelling: Labelling, blocks: int, gpus: int) -> Pool:
 
 def _on_cpus(labelling: Labelling, images: int, blocks: int) -> Pool:
     cores = len(os.sched_getaffinity(0))
-    workers = 1 if images <= FEW_IMAGES else min(_fitting_cores(labelling), blocks)
+    workers = 1 if images <= FEW_IMAGES else min(max(1, _fitting(labelling, _memory())), blocks)
     log.info("labelling on %d CPUs", cores)
     return Pool(FACES, (FACES, *labelling.bundle.tasks), workers, cpus=cores / workers)
 
 
-def _until_gpus_have_started(labelling: Labelling) -> Pool | None:
-    """One that labels until GPUs have started, which takes seconds; None: it would start no sooner."""
+def _until_gpus_have_started(labelling: Labelling, images: int, on_gpus: Pool) -> Pool | None:
+    """Processes on CPUs that label until the GPUs have started, which takes over ten seconds.
+
+    None where they would start no sooner, where half precision was asked for, which CPUs do not compute
+    in, and where those on GPUs leave no memory.
+    """
     if labelling.bundle.inference is None or labelling.precision not in ("auto", "float32"):
         return None
-    workers = _fitting_cores(labelling, SHARE_UNTIL_GPUS)
-    log.info("until these have started, on %d CPUs", workers)
+    threads = on_gpus.actors * on_gpus.threads
+    left = _memory() - threads * labelling.detector.entry.worker_gib * 2**30
+    parts = math.ceil(images / ROWS_UNTIL_GPUS)
+    workers = min(_fitting(labelling, left), parts)
+    if workers < 1:
+        return None
+    log.info("until the GPUs have started: on %d CPUs", workers)
     return Pool(FACES, (FACES, *labelling.bundle.tasks), workers, cpus=1.0)
 
 
-def _fitting_cores(labelling: Labelling, share: float = 1.0) -> int:
-    """Cores that can have a process each, in a share of the memory."""
+def _fitting(labelling: Labelling, memory: float) -> int:
+    """Cores that can have a process each in some memory; may be none."""
     cores = len(os.sched_getaffinity(0))
-    machine = Cluster(cores, 0, memory=_memory() * share)
-    gib = labelling.detector.entry.worker_gib
-    return min(cores, fitting(machine, gib, labelling.bundle.weight_bytes))
+    of_each = bytes_of_worker(labelling.detector.entry.worker_gib, labelling.bundle.weight_bytes)
+    return min(cores, int(memory / of_each))
 
 
 def _memory() -> float:

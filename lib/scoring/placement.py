@@ -312,7 +312,12 @@ def fitting(cluster: Cluster, gib: float, weights: int = 0) -> int:
     if cluster.memory is None or not cluster.cpus:
         return max(1, int(cluster.most_cpus))
     memory = cluster.memory * cluster.most_cpus / cluster.cpus
-    return max(1, int(memory / (gib * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights)))
+    return max(1, int(memory / bytes_of_worker(gib, weights)))
+
+
+def bytes_of_worker(gib: float, weights: int) -> float:
+    """Memory of a worker on CPUs: `gib` for its detector, and the models by the bytes of their files."""
+    return gib * 2**30 + WEIGHTS_IN_CPU_MEMORY * weights
 
 
 def _all_on_gpus(

@@ -95,6 +95,7 @@ class WorkerProcesses:
         self._running: dict[Connection, _Process] = {}
         self._starting: set[Connection] = set()
         self._deaths_at_the_start = 0
+        self._most_deaths_at_the_start = len(starts)
         self._gpus_are_there = False
         self._said: set[str] = set()
         for work, device in starts:
@@ -121,7 +122,9 @@ class WorkerProcesses:
                     for connection in busy.keys() & set(connections):
                         block = busy.pop(connection)
                         deaths[block] += 1
-                        waiting.extendleft(_after_death(block, deaths[block], exit_code))
+                        again = _after_death(block, deaths[block], exit_code)
+                        # In their order: the first one replaces the file that the block may have left.
+                        waiting.extendleft(reversed(again))
                     continue
                 if result.error is not None:
                     raise UserError(result.error)
@@ -129,6 +132,7 @@ class WorkerProcesses:
                 self._log(result.lines)
                 if ready in self._starting:
                     self._starting.remove(ready)
+                    self._deaths_at_the_start = 0
                     continue
                 del busy[ready]
                 yield from result.tables
@@ -163,20 +167,19 @@ class WorkerProcesses:
         """Start another process for one that has ended; gives the exit code and connections of that.
 
         Raises:
-            UserError: processes end before they have started.
+            UserError: as many processes as there are have ended, and none has started.
         """
         running = self._running[ended]
         process, work, device, connections = running
         process.join()
-        log.warning("a worker process ended (exit code %s); others go on", process.exitcode)
         had_started = not self._starting.issuperset(connections)
         self._forget(running)
         if not work.until_gpus:
-            if not had_started:
-                self._deaths_at_the_start += 1
-            if self._deaths_at_the_start > MOST_DEATHS:
+            self._deaths_at_the_start += not had_started
+            if self._deaths_at_the_start > self._most_deaths_at_the_start:
                 raise UserError(_why_processes_end(process.exitcode))
             self._start(work, device, 1)
+        log.warning("a worker process ended (exit code %s); others go on", process.exitcode)
         return process.exitcode, connections
 
     def _start(self, work: Work, device: str, threads: int) -> None:
@@ -185,6 +188,10 @@ class WorkerProcesses:
             target=_label_blocks, args=(work, device, [its for _, its in pipes]), daemon=True
         )
         process.start()
+        if work.until_gpus:
+            assert process.pid is not None
+            with suppress(ProcessLookupError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, process.pid, LOWER_PRIORITY)
         for _, its in pipes:
             its.close()
         ours = tuple(ours for ours, _ in pipes)
@@ -228,8 +235,6 @@ def _label_blocks(work: Work, device: str, connections: Sequence[Connection]) ->
     """The life of a process."""
     begin_process()
     os.environ["CUDA_VISIBLE_DEVICES"] = device
-    if work.until_gpus:
-        os.nice(LOWER_PRIORITY)
     kept = _Kept()
     try:
         worker = Worker(work.stages, kept, work.rows, work.writer, work.batch)

@@ -1,4 +1,4 @@
-"""The average over a face and its mirror image."""
+"""The average over a face and its mirror image, and a memory that is too full for a network."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lib import Labeller
+from lib.common.errors import UserError
 from lib.models.bundle import read_bundle
 from lib.models.predictor import Mirrored, load_predictor
 from lib.storage.folder import folder
@@ -33,3 +34,21 @@ def test_labels_do_not_depend_on_which_way_round_a_face_is(model: Path) -> None:
     assert one.age == pytest.approx(other.age, abs=1e-3)
     (one,), (other,) = Labeller(model, detector="none").label_batch(images)
     assert one.age != pytest.approx(other.age, abs=1e-2)
+
+
+def test_a_full_memory_is_no_fault_of_the_network(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from lib.models import network_file
+
+    def built(*_: object) -> None:
+        raise tf.errors.InternalError(None, None, "Dst tensor is not initialized.")
+
+    monkeypatch.setattr(network_file, "_built", built)
+    (file, *_) = read_bundle(model).networks.values()
+    with pytest.raises(
+        UserError, match=r"^there is no memory left for the network '.*\.keras': stop"
+    ):
+        network_file.load_network(file)

@@ -131,11 +131,8 @@ class SquareOnSlowGpus(Square):
             wait_until(Path(self.once).exists, 60)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        on_gpus = Path(f"{self.once} on GPUs")
-        if self._on_gpu:
-            on_gpus.touch()
-        elif self._begun:
-            wait_until(on_gpus.exists, 60)
+        if self._begun and not self._on_gpu:
+            wait_until(Path(f"{self.once} on GPUs").exists, 60)
         self._begun = True
         Path(self.once).touch()
         device = pa.array([self._on_gpu] * len(batch))
@@ -149,11 +146,28 @@ def test_cpus_label_until_gpus_have_started(
     stage = SquareOnSlowGpus(once=str(tmp_path / "begun"))
     rows = rows_in(tmp_path, 4000, row_group_size=250)
     labelling = cast(Labelling, SquaresOnGpus(bundle, stage))
-    found = pa.concat_tables(on_this_machine.label_here(rows, labelling)).sort_by("id")
+    tables = []
+    for table in on_this_machine.label_here(rows, labelling):
+        tables.append(table)
+        if table["on_gpu"][0].as_py():
+            Path(f"{stage.once} on GPUs").touch()
+    found = pa.concat_tables(tables).sort_by("id")
     assert found["square"].to_pylist() == [number * number for number in range(rows.count)]
-    cores = len(os.sched_getaffinity(0))
     on_cpus = found["on_gpu"].to_pylist().count(False)
-    assert ROWS_UNTIL_GPUS <= on_cpus <= 2 * cores * ROWS_UNTIL_GPUS
+    # Of each the first part, and the one that it was about when the first rows of a GPU came.
+    most = 2 * len(os.sched_getaffinity(0)) * ROWS_UNTIL_GPUS
+    assert ROWS_UNTIL_GPUS <= on_cpus <= most
+
+
+def test_processes_on_cpus_leave_the_memory_to_those_on_gpus(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_this_machine, "usable_gpus", lambda: (2, None))
+    monkeypatch.setattr(on_this_machine, "_memory", lambda: 2.9 * 2**30)  # two take a GiB each
+    (tmp_path / "begun").touch()
+    labelling = cast(Labelling, SquaresOnGpus(bundle, SquareOnSlowGpus(once=f"{tmp_path}/begun")))
+    found = pa.concat_tables(on_this_machine.label_here(rows_in(tmp_path), labelling))
+    assert found["on_gpu"].to_pylist() == [True] * ROWS
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
