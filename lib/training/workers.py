@@ -181,8 +181,8 @@ def _train(plan: Plan, actor: Any, threads: int, use_gpu: bool, pool: "DecodingP
 
     begin("importing")
     if use_gpu:
-        # cuDNN compiles kernels in the first step, 26 s on an H200. CUDA keeps them under a key that
-        # depends on the working directory, of which Ray gives each run another one.
+        # cuDNN compiles kernels in the first step. CUDA keeps them under a key that depends on the
+        # working directory, of which Ray gives each run another one.
         os.chdir("/")
     from lib.common import tensorflow_settings as runtime  # it quiets TensorFlow; isort: skip
     import tensorflow as tf
