@@ -157,9 +157,8 @@ def predictor_lines(
     precisions: Sequence[Precision] = PRECISIONS[::-1],
 ) -> None:
     """Print a line for each precision and number of faces in a call."""
-    from lib.common.tensorflow_settings import compute_float32_in_full, configure
+    from lib.common.tensorflow_settings import compute_float32_in_full
 
-    configure(1)
     compute_float32_in_full()
     for precision in precisions:
         for size in sizes:
@@ -227,11 +226,12 @@ def scored(folder: Path, images: str, seconds: float, *options: str) -> None:
 def labels(folder: Path, seconds: float) -> None:
     """Labels of the GPU against those of the CPU."""
     frames = []
+    images = len(list((folder / "few").iterdir()))
     for gpu, some in ((True, seconds - LEFT_TO_CPUS - 2), (False, LEFT_TO_CPUS)):
         output = folder / f"labels-{gpu}"
         with runs.watched() as busy:
             run = runs.score(folder / "few", output, some, HALF if gpu else (), gpu)
-        if run.samples[-1][1] < PHOTOGRAPHS // 12:
+        if run.samples[-1][1] < images:
             raise UserError("no figure: not all were labelled in time")
         if gpu:
             busy.share(run.began, run.samples[-1][0])  # refuses a GPU that did nothing

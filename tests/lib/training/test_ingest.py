@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +73,6 @@ def test_a_copy_that_is_killed_leaves_nothing_wrong(made: Path, tmp_path: Path) 
     program = f"""
 import os, signal
 from pathlib import Path
-from threading import Barrier
 from lib.datasets.labelled_faces import LabelledFaces
 from tests.lib.training.test_ingest import copied
 batches = LabelledFaces.batches
@@ -217,7 +215,7 @@ def test_bad_labels_are_named(column: str, value: object, complaint: str, tmp_pa
 @pytest.mark.parametrize("most", [BATCHES_AHEAD, BATCHES_AHEAD_OF_A_GPU])
 def test_batches_are_loaded_ahead_in_their_order(most: int) -> None:
     loaded = []
-    together = Barrier(most)
+    together = threading.Barrier(most)
 
     def load(part: int) -> int:
         if part < most:
