@@ -29,7 +29,9 @@ def test_ctrl_c_is_one_line_with_the_remedy_and_status_130(tmp_path: Path) -> No
         "from lib.common import options\n"
         "def main() -> int:\n"
         "    print('started', flush=True)\n"
-        "    time.sleep(60)\n"
+        # A signal that comes just before a sleep waits for its end: so many short ones.
+        "    for _ in range(6000):\n"
+        "        time.sleep(0.01)\n"
         "    return 0\n"
         "options.run(main, 'go on with it')\n"
     )
