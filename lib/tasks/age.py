@@ -15,8 +15,9 @@ from lib.tasks.calibration import (
     FEWEST_FACES,
     INTERVAL_COVERAGE,
     SCALE_AGES,
+    IntervalScales,
     fit_interval_scales,
-    interval_scale,
+    scaled_interval,
 )
 from lib.tasks.expectation import (
     AGE_CLASSES,
@@ -200,7 +201,7 @@ class _Age(Task[AgePredictions]):
         self, probabilities: NDArray[np.float32], labels: Sequence[str], factor: Factor
     ) -> dict[str, Any]:
         age, std = expected_age(probabilities)
-        low, high = age_interval(probabilities, scale=interval_scale(factor, age))
+        low, high = scaled_interval(IntervalScales.of(factor), age, *age_interval(probabilities))
         unknown = pa.array(np.isnan(probabilities[:, 0]))
         distributions = pa.FixedSizeListArray.from_arrays(
             probabilities.ravel(), AGE_CLASSES, mask=unknown
@@ -225,12 +226,14 @@ class _Age(Task[AgePredictions]):
         )
 
     def read_factor(self, value: Any) -> Factor:
-        """One for all ages, in cards of earlier versions, or those of `SCALE_AGES`."""
+        """Cards of earlier versions have one for all ages, or a row by the expected age."""
         if not isinstance(value, Sequence):
             return float(value)
-        if len(value) != len(SCALE_AGES):
-            raise ValueError(f"{self.factor} must be {len(SCALE_AGES)} numbers, not {len(value)}")
-        return tuple(map(float, value))
+        earlier = not all(isinstance(row, Sequence) for row in value)
+        rows = [value, [1.0] * len(SCALE_AGES)] if earlier else value
+        if [len(row) for row in rows] != [len(SCALE_AGES)] * 2:
+            raise ValueError(f"{self.factor} must be two rows of {len(SCALE_AGES)} numbers")
+        return IntervalScales(*(tuple(map(float, row)) for row in rows))
 
     def calibrate(self, predictions: AgePredictions) -> Factor:
         p = predictions
@@ -325,9 +328,15 @@ class _Age(Task[AgePredictions]):
                 ("age within 5 years of the true band", cs5),
             ]
         rows.append(("age inside the 80% interval", coverage))
-        if by_band := age.get("interval_coverage_by_expected_age"):
-            shares = (f"{band}: {part['coverage']:.0%}" for band, part in by_band.items())
-            rows.append(("the same by expected age", ", ".join(shares)))
+        by_expected = age.get("interval_coverage_by_expected_age", {})
+        by_true = metrics.get(self.groups_key, {})
+        for title, shares in (
+            ("expected", {band: part["coverage"] for band, part in by_expected.items()}),
+            ("true", {band: part["age"]["interval_coverage"] for band, part in by_true.items()}),
+        ):
+            texts = (f"{band}: {share:.0%}" for band, share in shares.items() if share is not None)
+            if text := ", ".join(texts):
+                rows.append((f"the same by {title} age", text))
         return rows
 
     def headline_text(self, metrics: Metrics) -> str:

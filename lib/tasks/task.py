@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Factor = float | tuple[float, ...]
-"""Of a calibration: one number, or several that the task explains."""
+Factor = float | tuple[tuple[float, ...], ...]
+"""Of a calibration: one number, or several rows of them that the task explains."""
 Metrics = dict[str, Any]
 """Figures by name: numbers, strings, None where a figure is undefined, and dictionaries of them."""
 

@@ -1,5 +1,6 @@
 """Ages that are known as bands: targets, figures, calibration, card."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.tasks.age import AGE, AgePredictions
 from lib.tasks.age_metrics import age_errors, age_metrics, in_band
 from lib.tasks.age_targets import age_weights, smoothed_ages
-from lib.tasks.calibration import SCALE_AGES
+from lib.tasks.calibration import SCALE_AGES, IntervalScales, interval_scale
 from lib.training.recipe import Recipe
 
 RECIPE: Any = Recipe()
@@ -81,10 +82,30 @@ def test_exact_ages_are_described_as_before() -> None:
     spans = np.repeat(np.arange(20, 60)[:, None], 2, axis=1)
     predictions = banded(spans, spans[:, 0] + 2.5)
     assert card_names(predictions)[0] == "age, mean absolute error"
-    assert AGE.calibrate(predictions) == pytest.approx((0.5,) * len(SCALE_AGES))
+    assert half_as_wide(predictions)
 
 
 def test_the_few_exact_ages_among_bands_calibrate() -> None:
     spans = np.array([[20, 29]] * 30 + [[35, 35]] * 10)
     predictions = banded(spans, np.array([25.0] * 30 + [37.5] * 10))
-    assert AGE.calibrate(predictions) == pytest.approx((0.5,) * len(SCALE_AGES))
+    assert half_as_wide(predictions)
+
+
+def half_as_wide(predictions: AgePredictions) -> bool:
+    scales = IntervalScales.of(AGE.calibrate(predictions))
+    years = np.arange(20.0, 60.0)
+    return bool(np.allclose(interval_scale(scales, years, years), 0.5, rtol=0.01))
+
+
+def test_scales_of_earlier_cards_are_read() -> None:
+    one_row = [0.5 + n / 10 for n in range(len(SCALE_AGES))]
+    by_expected = AGE.read_factor(one_row)
+    assert by_expected == (tuple(one_row), (1.0,) * len(SCALE_AGES))
+    assert AGE.read_factor(json.loads(json.dumps(by_expected))) == by_expected
+    assert AGE.read_factor(2) == 2.0
+
+
+@pytest.mark.parametrize("value", [[], [1.0, 2.0], [[1.0] * 21], [[1.0] * 21, [1.0] * 20], "wide"])
+def test_other_scales_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="age_interval_scale must be two rows of 21 numbers"):
+        AGE.read_factor(value)
