@@ -49,8 +49,9 @@ def _converted(networks: TensorflowPredictor, size: int) -> bytes:
 
     crops = tf.TensorSpec((None, size, size, 3), tf.uint8, name=INPUT)
     forward = tf.function(
-        lambda crops: networks.probabilities(tf.cast(crops, tf.float32)), input_signature=[crops]
-    )
+        lambda crops: networks.probabilities(tf.cast(crops, tf.float32)),
+        input_signature=[crops], autograph=False,
+    )  # fmt: skip
     with native_errors_hidden():  # TensorFlow tells how it optimises
         model, _ = tf2onnx.convert.from_function(forward, input_signature=[crops], opset=OPSET)
     return model.SerializeToString()

@@ -57,7 +57,7 @@ class TensorflowPredictor:
         self._pixels = bundle.pixels
         crop = tf.TensorSpec((None, bundle.crop.size, bundle.crop.size, 3), tf.uint8)
 
-        @tf.function(input_signature=[crop])
+        @tf.function(input_signature=[crop], autograph=False)
         def forward(crops: tf.Tensor) -> dict[str, tf.Tensor]:
             return self.probabilities(tf.cast(crops, tf.float32))
 
@@ -100,6 +100,7 @@ class TensorflowPredictor:
             compiled = tf.function(
                 lambda crops: self.probabilities(tf.cast(crops, tf.float32)),
                 input_signature=[crops],
+                autograph=False,
                 jit_compile=True,
             )
             compiled(np.zeros(crops.shape, np.uint8))

@@ -127,9 +127,9 @@ class Trainer:
         moving = statistics(self.networks.backbone)
         self._statistics = FlatGroup(moving, strategy) if moving and workers > 1 else None
         self._teachers = Teachers(teachers, recipe.tasks, precision) if teachers else None
-        self._step = tf.function(self._step_of_all, reduce_retracing=False)
-        self._forward = tf.function(self._forward_of_one, reduce_retracing=False)
-        self._sum = tf.function(self._sum_of_all, reduce_retracing=True)
+        self._step = tf.function(self._step_of_all, autograph=False, reduce_retracing=False)
+        self._forward = tf.function(self._forward_of_one, autograph=False, reduce_retracing=False)
+        self._sum = tf.function(self._sum_of_all, autograph=False, reduce_retracing=True)
 
     def train_epoch(self, position: Position, after_step: Callable[[Position], None]) -> float:
         """Train from a position to the end of its epoch.
