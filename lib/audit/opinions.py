@@ -10,7 +10,7 @@ from lib.audit.faces import FaceLabels
 from lib.audit.look import NOT_LOOKED
 from lib.models.bundle import Bundle
 from lib.tasks.age import AGE, age_distributions
-from lib.tasks.calibration import IntervalScales, interval_scale, scaled_interval
+from lib.tasks.calibration import IntervalScales, alone_scale
 from lib.tasks.expectation import age_density, age_interval, expected_age
 from lib.tasks.gender import FEMALE
 from lib.tasks.task import numbers
@@ -52,13 +52,11 @@ def opinions_of(rows: pa.Table, labels: FaceLabels, bundle: Bundle) -> pa.Table:
     if known.any():
         p = distributions[known]
         age, values["age_std"][known] = expected_age(p)
-        scales = IntervalScales.of(bundle.card.calibration[AGE.factor])
+        # By the labelled age, too, one that was moved would count as a person who looks like another age.
+        scale = alone_scale(IntervalScales.of(bundle.card.calibration[AGE.factor]), age)
         low, high = labels.age_low[place[known]], labels.age_high[place[known]]
         values["age"][known] = age
-        values["age_low"][known], values["age_high"][known] = scaled_interval(
-            scales, age, *age_interval(p, SURE)
-        )
-        scale = interval_scale(scales, age, (low + high) / 2)
+        values["age_low"][known], values["age_high"][known] = age_interval(p, SURE, scale)
         values["age_density"][known] = age_density(p, low, high, scale)
     score = numbers(rows["gender_score"])
     female = np.array(rows["gender"].to_pylist(), object) == FEMALE

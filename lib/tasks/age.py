@@ -226,14 +226,15 @@ class _Age(Task[AgePredictions]):
         )
 
     def read_factor(self, value: Any) -> Factor:
-        """Cards of earlier versions have one for all ages, or a row by the expected age."""
+        """The rows of `IntervalScales`; in cards of earlier versions one row, or one number."""
         if not isinstance(value, Sequence):
             return float(value)
-        earlier = not all(isinstance(row, Sequence) for row in value)
-        rows = [value, [1.0] * len(SCALE_AGES)] if earlier else value
-        if [len(row) for row in rows] != [len(SCALE_AGES)] * 2:
-            raise ValueError(f"{self.factor} must be two rows of {len(SCALE_AGES)} numbers")
-        return IntervalScales(*(tuple(map(float, row)) for row in rows))
+        rows = value if all(isinstance(row, Sequence) for row in value) else [value]
+        if len(rows) not in (1, 3) or {len(row) for row in rows} != {len(SCALE_AGES)}:
+            raise ValueError(
+                f"{self.factor} must be one or three rows of {len(SCALE_AGES)} numbers"
+            )
+        return IntervalScales.of(tuple(tuple(map(float, row)) for row in rows))
 
     def calibrate(self, predictions: AgePredictions) -> Factor:
         p = predictions
@@ -334,8 +335,7 @@ class _Age(Task[AgePredictions]):
             ("expected", {band: part["coverage"] for band, part in by_expected.items()}),
             ("true", {band: part["age"]["interval_coverage"] for band, part in by_true.items()}),
         ):
-            texts = (f"{band}: {share:.0%}" for band, share in shares.items() if share is not None)
-            if text := ", ".join(texts):
+            if text := ", ".join(f"{b}: {of:.0%}" for b, of in shares.items() if of is not None):
                 rows.append((f"the same by {title} age", text))
         return rows
 

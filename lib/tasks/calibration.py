@@ -20,29 +20,35 @@ _ROUNDS = 5
 """Of fitting both scales in turn. On halves of UTKFace's validation split fewer leave people of 10 to 19
 years with too narrow intervals, and more only make all intervals wider."""
 _LEAST_SCALE = 1e-3
-"""Where predictions are perfect, a scale of 0 could not be multiplied any more."""
+"""Where predictions are perfect: the other scale is fitted to what this one leaves, by division."""
 
 FEWEST_FACES = int(np.ceil(INTERVAL_COVERAGE / (1 - INTERVAL_COVERAGE) - 1e-9))
 """With which `fit_interval_scales` can promise `INTERVAL_COVERAGE`."""
 
 
 class IntervalScales(NamedTuple):
-    """Factors on the width of an age's interval, at each of `SCALE_AGES`; their product counts.
+    """Factors on the width of an age's interval, at each of `SCALE_AGES`.
 
     Attributes:
-        by_expected: by the age that is expected.
-        by_true: by the age of which is asked whether it lies in the interval.
+        by_expected, by_true: by the age that is expected, and by the one of which is asked whether it
+            lies in the interval: their product counts.
+        alone: by the age that is expected, where the true age must not count.
     """
 
     by_expected: tuple[float, ...]
     by_true: tuple[float, ...]
+    alone: tuple[float, ...]
 
     @classmethod
     def of(cls, factor: Factor) -> Self:
-        """Those that the factor of a calibration stands for; a number holds for all ages."""
-        if isinstance(factor, tuple):
-            return cls(*factor)
-        return cls((factor,) * len(SCALE_AGES), (1.0,) * len(SCALE_AGES))
+        """Those that the factor of a calibration stands for.
+
+        One number holds for all ages; one row, of a card of an earlier version, for expected ages.
+        """
+        rows = factor if isinstance(factor, tuple) else ((factor,) * len(SCALE_AGES),)
+        if len(rows) > 1:
+            return cls(*rows)
+        return cls(rows[0], (1.0,) * len(SCALE_AGES), rows[0])
 
 
 def fit_interval_scales(
@@ -71,25 +77,26 @@ def fit_interval_scales(
     error = true_age - age
     reach = np.where(error > 0, high - age, age - low)
     needed = np.abs(error) / np.maximum(reach, 1e-9)
-    by_expected, by_true = np.ones((2, len(SCALE_AGES)))
+    alone = _local_quantiles(age, needed, coverage)
+    by_expected, by_true = alone, np.ones_like(alone)
 
-    def missing(ages: Floats) -> Floats:
-        scale = interval_scale(IntervalScales(tuple(by_expected), tuple(by_true)), age, true_age)
-        return np.maximum(_local_quantiles(ages, needed / scale, coverage), _LEAST_SCALE)
+    def still_needed() -> Floats:
+        at_expected = np.interp(age, SCALE_AGES, by_expected)
+        return needed / (at_expected * np.interp(true_age, SCALE_AGES, by_true))
 
     for _ in range(_ROUNDS):
-        by_expected = by_expected * missing(age)
-        by_true = by_true * missing(true_age)
-    # What is promised of a label holds for what is seen of it, the expected age: it comes last.
-    by_expected = by_expected * missing(age)
+        by_true = by_true * _local_quantiles(true_age, still_needed(), coverage)
+        # What is promised of a label holds for what is seen of it, the expected age: it comes last.
+        by_expected = by_expected * _local_quantiles(age, still_needed(), coverage)
+    # Only the product counts: around 1 both can be read.
     mean = np.exp(np.log(by_true).mean())
-    return IntervalScales(tuple(map(float, by_expected * mean)), tuple(map(float, by_true / mean)))
+    rows = by_expected * mean, by_true / mean, alone
+    return IntervalScales(*(tuple(map(float, row)) for row in rows))
 
 
-def interval_scale(scales: IntervalScales, age: Floats, true_age: Floats) -> Floats:
-    """The factor for each face, (n,), at its expected age and an age that it may have."""
-    by_expected = np.interp(age, SCALE_AGES, scales.by_expected)
-    return by_expected * np.interp(true_age, SCALE_AGES, scales.by_true)
+def alone_scale(scales: IntervalScales, age: Floats) -> Floats:
+    """The factor of each face, (n,), by its expected age alone."""
+    return np.interp(age, SCALE_AGES, scales.alone)
 
 
 def scaled_interval(
@@ -140,7 +147,7 @@ def _local_quantiles(ages: Floats, needed: Floats, coverage: float) -> Floats:
         # A new face weighs as much as the nearest one, 1, and may need more than all of these.
         enough = np.searchsorted(mass, coverage * (mass[-1] + 1) - 1e-9)
         quantiles.append(needed[min(enough, len(needed) - 1)])
-    return np.array(quantiles)
+    return np.maximum(quantiles, _LEAST_SCALE)
 
 
 def _weights(distance: Floats) -> Floats:

@@ -36,7 +36,7 @@ def expected_age(probabilities: ArrayLike) -> Expectation:
 
 
 def age_interval(
-    probabilities: ArrayLike, coverage: float = 0.8
+    probabilities: ArrayLike, coverage: float = 0.8, scale: ArrayLike = 1.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the central interval that holds the true age with the probability `coverage`.
 
@@ -46,17 +46,22 @@ def age_interval(
     Args:
         probabilities: (n, 101), as for `expected_age`.
         coverage: between 0 and 1.
+        scale: factor on the distance of both ends from the expected age, of each face, (n,), or of all,
+            fitted on validation data so that the interval covers its share; 1
+            leaves the model's own distribution as it is.
 
     Returns:
-        Lower and upper ends, float64 (n,) each, in years, inside 0..100, on both sides of the expected
-        age: see `lib.tasks.calibration.scaled_interval` for what validation data make of them.
+        Lower and upper ends, float64 (n,) each, in years, inside 0..100.
     """
     p = _distributions(probabilities)
     mean, _ = expected_age(p)
     cumulative = np.cumsum(p, axis=1)
     tail = (1.0 - coverage) / 2.0
     low, high = (_quantile(cumulative, p, q) for q in (tail, 1.0 - tail))
-    return np.clip(np.minimum(low, mean), 0.0, 100.0), np.clip(np.maximum(high, mean), 0.0, 100.0)
+    scale = np.asarray(scale)
+    low = mean - scale * (mean - np.minimum(low, mean))
+    high = mean + scale * (np.maximum(high, mean) - mean)
+    return np.clip(low, 0.0, 100.0), np.clip(high, 0.0, 100.0)
 
 
 def age_density(
@@ -65,12 +70,12 @@ def age_density(
     """Give the probability of an age, or the mean probability of the years of a band.
 
     The classes stand for years as in `age_interval`, and the distribution is stretched about the
-    expected age by a scale.
+    expected age by the same scale.
 
     Args:
         probabilities: (n, 101), as for `expected_age`.
         low, high: first and last whole year, (n,) each; the same for an exact age.
-        scale: factor on the distance from the expected age, of each face, (n,), or of all.
+        scale: of each face, (n,), or of all.
 
     Returns:
         float64 (n,), at most about 1.

@@ -215,7 +215,7 @@ def test_machines_are_lost_and_added_while_labelling(
         np.testing.assert_allclose(found[column], undisturbed[column], atol=1e-3)
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 4, reason="with fewer than four cores it takes minutes")
+@pytest.mark.timeout(600)
 def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) -> None:
     """In the middle of an epoch: training goes on elsewhere, then with fewer, always by itself."""
     faces = make_faces(tmp_path / "faces", train=TRAIN_BATCH * STEPS + 3, val=27)

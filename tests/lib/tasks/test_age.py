@@ -11,7 +11,7 @@ from lib.evaluation.metrics import AllPredictions, evaluate
 from lib.tasks.age import AGE, AgePredictions
 from lib.tasks.age_metrics import age_errors, age_metrics, in_band
 from lib.tasks.age_targets import age_weights, smoothed_ages
-from lib.tasks.calibration import SCALE_AGES, IntervalScales, interval_scale
+from lib.tasks.calibration import SCALE_AGES, IntervalScales, scaled_interval
 from lib.training.recipe import Recipe
 
 RECIPE: Any = Recipe()
@@ -93,19 +93,25 @@ def test_the_few_exact_ages_among_bands_calibrate() -> None:
 
 def half_as_wide(predictions: AgePredictions) -> bool:
     scales = IntervalScales.of(AGE.calibrate(predictions))
-    years = np.arange(20.0, 60.0)
-    return bool(np.allclose(interval_scale(scales, years, years), 0.5, rtol=0.01))
+    age = np.arange(20.0, 60.0)
+    low, high = scaled_interval(scales, age, age - 5, age + 5)
+    return bool(np.allclose(high - low, 5, rtol=0.01))
 
 
 def test_scales_of_earlier_cards_are_read() -> None:
     one_row = [0.5 + n / 10 for n in range(len(SCALE_AGES))]
-    by_expected = AGE.read_factor(one_row)
-    assert by_expected == (tuple(one_row), (1.0,) * len(SCALE_AGES))
-    assert AGE.read_factor(json.loads(json.dumps(by_expected))) == by_expected
+    of_row = AGE.read_factor(one_row)
+    assert of_row == (tuple(one_row), (1.0,) * len(SCALE_AGES), tuple(one_row))
+    assert AGE.read_factor(json.loads(json.dumps(of_row))) == of_row
     assert AGE.read_factor(2) == 2.0
 
 
-@pytest.mark.parametrize("value", [[], [1.0, 2.0], [[1.0] * 21], [[1.0] * 21, [1.0] * 20], "wide"])
+ROW = [1.0] * len(SCALE_AGES)
+
+
+@pytest.mark.parametrize("value", [[], [1.0, 2.0], [ROW, ROW], [ROW, ROW, ROW[1:]], "wide"])
 def test_other_scales_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="age_interval_scale must be two rows of 21 numbers"):
+    with pytest.raises(
+        ValueError, match="age_interval_scale must be one or three rows of 21 numbers"
+    ):
         AGE.read_factor(value)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.tasks.calibration import IntervalScales, scaled_interval
-from lib.tasks.expectation import AGE_CLASSES, age_density, age_interval, expected_age
+from lib.tasks.expectation import AGE_CLASSES, age_density, age_interval
 
 
 def gaussian(mean: float, std: float) -> np.ndarray:
@@ -27,8 +26,7 @@ def test_a_band_has_the_mean_of_its_years() -> None:
 def test_the_scale_stretches_as_that_of_intervals(scale: float) -> None:
     """The years inside a stretched interval have together the probability that it promises."""
     p = gaussian(50, 5)
-    of_all = IntervalScales.of(scale)
-    low, high = scaled_interval(of_all, expected_age(p).age, *age_interval(p, 0.9))
+    low, high = age_interval(p, 0.9, scale)
     ages = np.arange(AGE_CLASSES)
     density = age_density(p.repeat(AGE_CLASSES, 0), ages, ages, np.full(AGE_CLASSES, scale))
     assert density.sum() == pytest.approx(1, abs=1e-6)

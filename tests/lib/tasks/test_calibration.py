@@ -5,10 +5,10 @@ from lib.tasks.age_metrics import interval_coverage
 from lib.tasks.calibration import (
     SCALE_AGES,
     IntervalScales,
+    alone_scale,
     apply_temperature,
     fit_interval_scales,
     fit_temperature,
-    interval_scale,
     scaled_interval,
 )
 
@@ -52,8 +52,9 @@ def test_the_coverage_holds_at_each_expected_and_each_true_age() -> None:
     found = scaled_interval(scales, age, low, high)
     np.testing.assert_allclose(coverage(age, truth, *found), 0.8, atol=0.04)
     np.testing.assert_allclose(coverage(truth, truth, *found), 0.8, atol=0.05)
-    alone = IntervalScales(scales.by_expected, (1.0,) * len(SCALE_AGES))
-    assert min(coverage(truth, truth, *scaled_interval(alone, age, low, high))) < 0.7
+    alone = scaled_interval(IntervalScales.of((scales.alone,)), age, low, high)
+    np.testing.assert_allclose(coverage(age, truth, *alone), 0.8, atol=0.1)
+    assert min(coverage(truth, truth, *alone)) < 0.72
 
 
 def test_perfect_predictions_have_intervals() -> None:
@@ -75,18 +76,20 @@ def test_a_number_holds_for_all_ages() -> None:
     age, low, high = floats(0, 50, 98), floats(0, 40, 90), floats(2, 54, 100)
     found = scaled_interval(IntervalScales.of(1.5), age, low, high)
     np.testing.assert_allclose(found, [(0, 35, 86), (3, 56, 100)])
+    assert alone_scale(IntervalScales.of(1.5), age).tolist() == [1.5] * 3
 
 
 def test_an_interval_holds_all_ages_that_its_factor_lets_in() -> None:
     rng = np.random.default_rng(0)
-    scales = IntervalScales(*(tuple(row) for row in rng.uniform(0.3, 2, (2, len(SCALE_AGES)))))
+    scales = IntervalScales(*(tuple(row) for row in rng.uniform(0.3, 2, (3, len(SCALE_AGES)))))
     age = rng.uniform(0, 100, 200)
     low, high = (age - rng.uniform(0, 9, 200)).clip(0), (age + rng.uniform(0, 9, 200)).clip(0, 100)
     possible = np.linspace(0, 100, 2001)
     found = np.stack(scaled_interval(scales, age, low, high), axis=1)
     for a, below, above, ends in zip(age, age - low, high - age, found, strict=True):
         reach = np.where(possible < a, below, above)
-        scale = interval_scale(scales, np.full(len(possible), a), possible)
+        scale = np.interp(a, SCALE_AGES, scales.by_expected)
+        scale *= np.interp(possible, SCALE_AGES, scales.by_true)
         inside = possible[np.abs(possible - a) <= reach * scale]
         by_hand = (inside[0], inside[-1]) if len(inside) else (a, a)
         np.testing.assert_allclose(ends, by_hand, atol=0.051)

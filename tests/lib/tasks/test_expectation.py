@@ -48,12 +48,17 @@ def test_interval_of_an_even_distribution_by_hand() -> None:
     assert high[0] == pytest.approx(100.5 - 10.1)
 
 
-def test_interval_holds_the_age() -> None:
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_interval_holds_the_age_and_grows_with_its_scale(scale: float) -> None:
     rng = np.random.default_rng(0)
     distributions = rng.dirichlet(np.full(AGE_CLASSES, 0.1), 200)
     age = expected_age(distributions).age
-    low, high = age_interval(distributions)
+    low, high = age_interval(distributions, scale=scale)
     assert ((low >= 0) & (low <= age) & (age <= high) & (high <= 100)).all()
+    plain_low, plain_high = age_interval(distributions)
+    inside = (low > 0) & (high < 100) & (plain_low > 0) & (plain_high < 100)
+    np.testing.assert_allclose((age - low)[inside], scale * (age - plain_low)[inside])
+    np.testing.assert_allclose((high - age)[inside], scale * (plain_high - age)[inside])
 
 
 def test_no_rows() -> None:
