@@ -39,7 +39,7 @@ from tests.ray_head import Job, Machine, RayHead, command, ray_head, wait_until
 from tests.s3_server import ENVIRONMENT, S3Server
 
 # So many that machines can be lost while they are labelled, whatever the cores.
-PICTURES, COPIES = 25, 60 * min(max(os.cpu_count() or 1, 2), 4)
+PICTURES, COPIES = 25, 30 * min(max(os.cpu_count() or 1, 2), 4)
 IMAGES = PICTURES * COPIES
 
 
@@ -221,7 +221,7 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
     faces = make_faces(tmp_path / "faces", train=TRAIN_BATCH * STEPS + 3, val=27)
     output = tmp_path / "run"
     # The other machines are too small for these workers.
-    large = [machines.head.add(machines.spare.pop(), cpus=2) for _ in range(3)]
+    large = [machines.head.add(machines.spare.pop(), cpus=3) for _ in range(3)]
     for machine in large:
         wait_until(machine.is_up, 120)
 
@@ -230,7 +230,7 @@ def test_machines_are_lost_while_training(machines: Machines, tmp_path: Path) ->
 
     with Job(
         machines.head.environment, tmp_path / "log", "jobs.train", "--data", faces,
-        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 1.5, "--use-gpu", "no",
+        "--output", output, "--workers", 2, "--min-workers", 1, "--cpus", 2.5, "--use-gpu", "no",
         "--batch-size", TRAIN_BATCH // 2, "--epochs", 1000, "--size", 32, "--plain",
         "--dropout", 0, "--checkpoint-steps", 3, "--pictures-after", 1000,
     ) as job:  # fmt: skip
