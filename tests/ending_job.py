@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ def late(wait: Callable[..., Any]) -> None:
         return wait(*arguments, **options)
 
     ray.wait = later
+
+
+def interrupted_with(batches: Iterator[Any]) -> None:
+    """Ctrl-C comes while a function that its traceback has in it holds an iterator of Ray Data."""
+    next(batches)
+    raise KeyboardInterrupt
 
 
 def on_a_cluster(how: str) -> int:
@@ -100,6 +106,9 @@ def on_a_cluster(how: str) -> int:
                 late(ray.wait)
                 for batch in ray.data.range(64, override_num_blocks=4).iter_batches(batch_size=8):
                     assert len(batch["id"]) == 8
+            case "interrupt":
+                numbers = ray.data.range(64, override_num_blocks=4)
+                interrupted_with(iter(numbers.iter_batches(batch_size=8)))
             case "abort":
                 os.abort()
     if how == "prefetch":

@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -87,10 +89,18 @@ def cluster() -> Iterator[dict[str, float]]:
                 context.memory_usage_poll_interval_s = None
                 yield ray.cluster_resources()
         finally:
+            _clear_frames(sys.exception())
             _wait_for_prefetching()
             ray.shutdown()
             # It has just given SIGTERM back to the system, which ends the process without a word.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go what the frames of an error hold: Ray Data ends its work when iterators go, and needs Ray."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _wait_for_prefetching() -> None:

@@ -132,3 +132,9 @@ def test_a_late_thread_of_ray_data_does_not_connect_again(head: RayHead, tmp_pat
     """It once did so between two labellings of a training, and Ray refused the second connection."""
     status, output = run_job(head.environment, tmp_path / "log", JOB, "prefetch")
     assert (status, output) == (0, "left\n")
+
+
+def test_work_that_is_interrupted_ends_before_the_cluster(head: RayHead, tmp_path: Path) -> None:
+    """It once ended when the traceback was gone, behind the shutdown, and Ray printed a stack trace."""
+    status, output = run_job(head.environment, tmp_path / "log", JOB, "interrupt")
+    assert (status, output) == (130, "stopped; give the same command again\n")
