@@ -97,7 +97,7 @@ def cluster() -> Iterator[dict[str, float]]:
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Let go what the frames of an error hold: Ray Data ends its work when iterators go, and needs Ray."""
+    """Let go what the frames of an error hold: iterators of Ray Data then end their work, with Ray."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
