@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 import traceback
 import warnings
@@ -88,16 +87,19 @@ def cluster() -> Iterator[dict[str, float]]:
                 # Every worker would add up its pages each second, for a figure that no job reads.
                 context.memory_usage_poll_interval_s = None
                 yield ray.cluster_resources()
+        except BaseException as error:
+            _clear_frames(error)
+            raise
         finally:
-            _clear_frames(sys.exception())
             _wait_for_prefetching()
             ray.shutdown()
             # It has just given SIGTERM back to the system, which ends the process without a word.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _clear_frames(error: BaseException | None) -> None:
+def _clear_frames(last: BaseException) -> None:
     """Let go what the frames of an error hold: iterators of Ray Data then end their work, with Ray."""
+    error: BaseException | None = last
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
