@@ -40,6 +40,10 @@ def label_dataset(
     Nothing is computed before the result is read. It streams through pools of workers that fit the
     cluster. An image that cannot be read never fails the dataset: it has a status and an error.
 
+    Paths and encoded bytes keep what arrays have lost: `ray.data.read_images` does not turn photographs
+    upright by their EXIF orientation, and faces that lie on their side are hardly found. Of a folder, it and
+    `read_binary_files` pass over all names that begin with `_` or `.` without a word.
+
     Args:
         dataset: the user's.
         image: column that holds the images: encoded bytes, paths, URIs, uint8 arrays (height, width, 3)

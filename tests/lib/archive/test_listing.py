@@ -97,7 +97,14 @@ def test_an_image_whose_link_leads_nowhere_is_a_row(tmp_path: Path) -> None:
 # --- System files -----------------------------------------------------------------------------------
 
 PICTURES = images(
-    "a.jpg", "b/c.jpg", "b/eaDir/d.jpg", "b/.hidden/e.jpg", "b/lost/f.jpg", "x._y.jpg"
+    "_DSC1.jpg",
+    "_edited/g.jpg",
+    "a.jpg",
+    "b/c.jpg",
+    "b/eaDir/d.jpg",
+    "b/.hidden/e.jpg",
+    "b/lost/f.jpg",
+    "x._y.jpg",
 )
 SYSTEM_FILES = images(
     "._a.jpg",
