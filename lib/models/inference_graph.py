@@ -3,17 +3,21 @@
 `python -m lib.models.inference_graph FOLDER` adds it to a bundle of an earlier version.
 """
 
+import gzip
 import logging
 import sys
 from dataclasses import replace
+
+import onnx
 
 from lib.common import options as command_line
 from lib.common.native_output import native_errors_hidden
 from lib.common.tensorflow_settings import tf
 from lib.models.bundle import Bundle, read_bundle, sha256_of, write_card
 from lib.models.check_crops import answers_of, check_crops
+from lib.models.half_kernels import halve_kernels
 from lib.models.model_card import InferenceGraph
-from lib.models.onnx_predictor import FILE, INPUT, OPSET, OnnxPredictor
+from lib.models.onnx_predictor import COMPRESSED_FILE, INPUT, OPSET, OnnxPredictor
 from lib.models.tensorflow_predictor import TensorflowPredictor
 
 MOST_WEIGHT_BYTES = 256 << 20
@@ -33,17 +37,20 @@ def with_inference_graph(bundle: Bundle) -> Bundle:
         return bundle
     tasks = bundle.tasks
     networks = TensorflowPredictor(bundle, tasks)
-    file = bundle.folder / FILE
-    file.write_bytes(_converted(networks, bundle.crop.size))
+    model = _converted(networks, bundle.crop.size)
+    halve_kernels(model, networks.weights)
+    file = bundle.folder / COMPRESSED_FILE
+    # Without a time in it the same networks give the same bytes.
+    file.write_bytes(gzip.compress(model.SerializeToString(), mtime=0))
     graph = InferenceGraph(
-        FILE, sha256_of(file), OPSET, answers_of(networks(check_crops(bundle.crop.size)))
+        file.name, sha256_of(file), OPSET, answers_of(networks(check_crops(bundle.crop.size)))
     )
     made = write_card(bundle.folder, replace(bundle.card, inference=graph))
     OnnxPredictor(made, tasks, threads=1)  # it checks the answers
     return made
 
 
-def _converted(networks: TensorflowPredictor, size: int) -> bytes:
+def _converted(networks: TensorflowPredictor, size: int) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     import tf2onnx
 
@@ -54,7 +61,7 @@ def _converted(networks: TensorflowPredictor, size: int) -> bytes:
     )  # fmt: skip
     with native_errors_hidden():  # TensorFlow tells how it optimises
         model, _ = tf2onnx.convert.from_function(forward, input_signature=[crops], opset=OPSET)
-    return model.SerializeToString()
+    return model
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
 """Crops → probabilities by ONNX Runtime, on CPUs."""
 
+import gzip
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,9 @@ from lib.models.bundle import Bundle
 from lib.models.check_crops import answers_of, check_crops, difference
 
 FILE, OPSET = "inference.onnx", 18
+COMPRESSED_FILE = f"{FILE}.gz"
+MOST_BYTES = 1 << 30
+"""Of a graph, decompressed: those of this project have a hundredth."""
 INPUT = "crops"
 """Name of the graph's input; its outputs have the names of the tasks."""
 BATCH_PIXELS = 16 * 96 * 96
@@ -69,7 +74,7 @@ class OnnxPredictor:
             else "import the model again"
         )
         try:
-            self._network = GraphNetwork(file.read_bytes(), tasks, threads, batch)
+            self._network = GraphNetwork(_read(file), tasks, threads, batch)
             found = answers_of(self(check_crops(bundle.crop.size)))
         # ONNX Runtime has errors of many kinds for graphs, and exports none of them.
         except Exception as error:
@@ -84,3 +89,20 @@ class OnnxPredictor:
     def __call__(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Compute the probabilities of a batch of crops."""
         return self._network(crops)
+
+
+def _read(file: Path) -> bytes:
+    """The graph of a bundle, decompressed.
+
+    Raises:
+        OSError: it is no gzip file.
+        EOFError: it is cut.
+        ValueError: it has more than `MOST_BYTES`.
+    """
+    if file.suffix != ".gz":
+        return file.read_bytes()
+    with gzip.open(file) as compressed:
+        graph = compressed.read(MOST_BYTES + 1)
+    if len(graph) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20:,} MB")
+    return graph

@@ -73,6 +73,12 @@ class TensorflowPredictor:
             for task, head in self._heads.items()
         }
 
+    @property
+    def weights(self) -> list[NDArray[np.generic]]:
+        """Of all networks, in the layout of Keras."""
+        networks = [*self._heads.values(), *([self._backbone] if self._backbone else [])]
+        return [weight.numpy() for network in networks for weight in network.weights]
+
     def probabilities(self, crops: tf.Tensor) -> dict[str, tf.Tensor]:
         """The networks in a graph: RGB float32 (n, size, size, 3) in 0..255 → by task (n, classes)."""
         x = network_input(crops, self._pixels)

@@ -41,8 +41,8 @@ def label_dataset(
     cluster. An image that cannot be read never fails the dataset: it has a status and an error.
 
     Paths and encoded bytes keep what arrays have lost: `ray.data.read_images` does not turn photographs
-    upright by their EXIF orientation, and faces that lie on their side are hardly found. Of a folder, it and
-    `read_binary_files` pass over all names that begin with `_` or `.` without a word.
+    upright by their EXIF orientation. Of a folder, it and `read_binary_files` pass over all names that
+    begin with `_` or `.` without a word.
 
     Args:
         dataset: the user's.

@@ -20,6 +20,9 @@ SHARPNESS = (0.0, 3.0)
 """Factor of what a blur of one pixel takes away: 0 leaves the blurred face, above 1 sharpens. Photographs
 cut down to a crop are sharper than the faces of UTKFace, and a model that has seen only those takes
 sharpness for age."""
+COARSE = (2, 3, 4)
+"""Divisors of the side: with a probability of a fifth each, a face keeps only the detail of so few
+pixels, as one does that was far from the camera."""
 ERASE_PROBABILITY = 0.25
 ERASE_SIDE = (0.15, 0.4)
 
@@ -27,7 +30,7 @@ Draw = Callable[..., tf.Tensor]
 
 
 def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
-    """Flip, rotate, shift, zoom, sharpen, recolour and partly erase each image in its own way.
+    """Flip, rotate, shift, zoom and recolour each image in its own way.
 
     Args:
         images: uint8 (n, side, side, 3), RGB.
@@ -38,8 +41,21 @@ def augment(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
         float32 (n, size, size, 3) in 0..1.
     """
     draw = _drawer(seed)
-    x = _warp(tf.cast(images, tf.float32) / 255.0, size, draw)
-    return _erase(_recolour(_sharpen(x, draw), draw), draw)
+    return _recolour(_warp(tf.cast(images, tf.float32) / 255.0, size, draw), draw)
+
+
+def degrade(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Sharpen or soften, coarsen and partly erase each image: what is learnt of it stays the same.
+
+    Args:
+        x: float32 (n, size, size, 3) in 0..1.
+        seed: int32 (2,).
+
+    Returns:
+        Of the same shape and range.
+    """
+    draw = _drawer(seed)
+    return _erase(_coarsen(_sharpen(x, draw), draw), draw)
 
 
 def plain(images: tf.Tensor, size: int) -> tf.Tensor:
@@ -116,6 +132,17 @@ def _sharpen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
     blurred = tf.nn.depthwise_conv2d(padded, kernel, (1, 1, 1, 1), "VALID")
     sharpened = blurred + (x - blurred) * draw((tf.shape(x)[0], 1, 1, 1), *SHARPNESS)
     return tf.clip_by_value(sharpened, 0.0, 1.0)
+
+
+def _coarsen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
+    n, size = tf.shape(x)[0], x.shape[1]
+    chosen = draw((n, 1, 1, 1), 0.0, 5.0)
+    result = x
+    for number, divisor in enumerate(COARSE):
+        few = resized(x, size // divisor)
+        coarse = tf.clip_by_value(tf.image.resize(few, (size, size), method="bicubic"), 0.0, 1.0)
+        result = tf.where((chosen >= number) & (chosen < number + 1), coarse, result)
+    return result
 
 
 def _recolour(x: tf.Tensor, draw: Draw) -> tf.Tensor:

@@ -2,8 +2,10 @@
 
 A wrong label teaches less then, and a face between two ages or genders more than one number.
 Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. All models see the same
-augmented faces: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
-CVPR 2022.
+view of a face (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR
+2022), but what hides detail from the student is kept from the teachers (Xie et al., "Self-training with
+Noisy Student improves ImageNet classification", CVPR 2020). They answer by the mean over each face and
+its mirror image. So the student learns that neither changes an age.
 """
 
 from collections.abc import Sequence
@@ -49,7 +51,9 @@ class Teachers:
         bundle: Bundle, network: TensorflowPredictor, crops: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """The probabilities of one model, in the order of the tasks' own classes."""
-        answers = network.probabilities(resized(crops, bundle.crop.size) * 255.0)
+        pixels = resized(crops, bundle.crop.size) * 255.0
+        both = [network.probabilities(view) for view in (pixels, tf.reverse(pixels, [2]))]
+        answers = {task: (both[0][task] + both[1][task]) / 2.0 for task in both[0]}
         for task, labels in bundle.card.class_labels.items():
             if task in answers:
                 order = [labels.index(label) for label in TASKS[task].labels]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lib.models.bundle import Bundle
 from lib.tasks import TASKS
 from lib.tasks.expectation import distribution_sums, mean_distributions
-from lib.training.augment import augment, mixup, plain, resized
+from lib.training.augment import augment, degrade, mixup, plain, resized
 from lib.training.averages import WeightAverages
 from lib.training.checkpoint import Position
 from lib.training.decoding import BATCHES_AHEAD, BATCHES_AHEAD_OF_A_GPU, ahead
@@ -37,6 +37,7 @@ PREDICTED_AT_A_TIME = 256
 AVERAGED = "averaged"
 """What `Trainer.arrays` calls the moving averages of the networks' variables."""
 _FOR_MIXUP = 1 << 30
+_FOR_DEGRADING = _FOR_MIXUP + 1
 
 
 @dataclass(frozen=True)
@@ -330,6 +331,8 @@ class Trainer:
                 for task, of_task in targets.items()
             }
         crops = resized(seen, size)
+        if not recipe.plain:
+            crops = degrade(crops, tf.random.experimental.stateless_fold_in(seed, _FOR_DEGRADING))
         if recipe.mixup:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
             crops, blended = mixup(crops, tuple(targets.values()), recipe.mixup, other)

@@ -1,5 +1,6 @@
 """The inference graph of a bundle: as the Keras networks answer, checked wherever it is loaded."""
 
+import gzip
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import onnx
 import pytest
 
 from lib.common.errors import UserError
-from lib.models import inference_graph
+from lib.models import inference_graph, onnx_predictor
 from lib.models.backbones.compact import compact
 from lib.models.bundle import DEFAULT_MODEL, Bundle, read_bundle, sha256_of, write_card
 from lib.models.check_crops import check_crops
@@ -78,39 +79,71 @@ def test_a_large_model_gets_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_changed_file_is_refused(copy: Bundle) -> None:
     assert copy.inference is not None
-    copy.inference.write_bytes(copy.inference.read_bytes()[:-1] + b"\0")
-    with pytest.raises(UserError, match=r"inference\.onnx' is damaged or was changed"):
+    copy.inference.write_bytes(copy.inference.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match=r"inference\.onnx\.gz' is damaged or was changed"):
         read_bundle(copy.folder)
 
 
 def test_a_graph_of_other_weights_is_refused(copy: Bundle) -> None:
     """The digest fits, and the answers do not."""
     assert copy.inference is not None
-    model = onnx.load(copy.inference)
+    model = onnx.load_from_string(gzip.decompress(copy.inference.read_bytes()))
     head = next(t for t in model.graph.initializer if t.dims and t.dims[-1] == 101)
     values = onnx.numpy_helper.to_array(head) * np.float32(1.1)
     head.CopyFrom(onnx.numpy_helper.from_array(values, head.name))
-    onnx.save(model, copy.inference)
-    graph = copy.card.inference
-    assert graph is not None
-    graph = replace(graph, sha256=sha256_of(copy.inference))
-    other = write_card(copy.folder, replace(copy.card, inference=graph))
+    other = with_graph(copy, gzip.compress(model.SerializeToString()))
     with pytest.raises(UserError, match=r"answers otherwise than .*: age .* for .* writes it anew"):
         OnnxPredictor(other, TASKS, threads=1)
 
 
-def test_what_is_no_graph_is_refused_in_one_line(copy: Bundle) -> None:
-    assert copy.inference is not None
-    copy.inference.write_bytes(b"no graph")
-    graph = copy.card.inference
-    assert graph is not None
-    graph = replace(graph, sha256=sha256_of(copy.inference))
-    other = write_card(copy.folder, replace(copy.card, inference=graph))
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"no graph", "Not a gzipped file"),
+        (gzip.compress(b"no graph"), "INVALID_PROTOBUF"),
+        (gzip.compress(bytes(9_999))[:-9], "Compressed file ended"),
+        (gzip.compress(bytes((1 << 20) + 1)), "more than 1 MB"),
+    ],
+)
+def test_what_is_no_graph_is_refused_in_one_line(
+    copy: Bundle, content: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_predictor, "MOST_BYTES", 1 << 20)
+    other = with_graph(copy, content)
     with pytest.raises(
-        UserError, match=r"cannot use the inference graph .*inference\.onnx"
+        UserError, match=rf"cannot use the inference graph .*inference\.onnx\.gz.*{why}"
     ) as error:
         OnnxPredictor(other, TASKS, threads=1)
     assert "\n" not in str(error.value)
+
+
+def with_graph(bundle: Bundle, content: bytes) -> Bundle:
+    """The same with another file, whose digest fits."""
+    graph = bundle.card.inference
+    assert graph is not None
+    assert bundle.inference is not None
+    bundle.inference.write_bytes(content)
+    graph = replace(graph, sha256=sha256_of(bundle.inference))
+    return write_card(bundle.folder, replace(bundle.card, inference=graph))
+
+
+def test_graphs_of_earlier_versions_are_read(copy: Bundle) -> None:
+    """They are not compressed."""
+    assert copy.inference is not None
+    graph = copy.card.inference
+    assert graph is not None
+    file = copy.folder / "inference.onnx"
+    file.write_bytes(gzip.decompress(copy.inference.read_bytes()))
+    graph = replace(graph, file=file.name, sha256=sha256_of(file))
+    earlier = write_card(copy.folder, replace(copy.card, inference=graph))
+    crops = crops_of(copy, 3)
+    found = OnnxPredictor(earlier, ("age",), threads=1)(crops)
+    np.testing.assert_array_equal(found["age"], OnnxPredictor(copy, ("age",), 1)(crops)["age"])
+
+
+def test_the_embedded_model_is_small() -> None:
+    files = [file.stat().st_size for file in DEFAULT_MODEL.iterdir()]
+    assert sum(files) < 12e6
 
 
 def test_check_crops_never_change() -> None:

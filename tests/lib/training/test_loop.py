@@ -18,7 +18,7 @@ from lib.tasks import TASKS
 from lib.tasks.age_targets import age_weights
 from lib.tasks.gender import FEMALE, GENDERS
 from lib.training import loop
-from lib.training.augment import augment, mixup, plain
+from lib.training.augment import COARSE, augment, degrade, mixup, plain
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
 from lib.training.loop import AVERAGED, Trainer
@@ -245,8 +245,7 @@ def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
     assert (one != plain(images, 32).numpy()).any()
 
 
-def test_augmentation_shows_faces_sharper_and_softer() -> None:
-    """Rotated and zoomed a picture only gets softer; some are to be sharper than it was."""
+def test_faces_are_shown_sharper_and_softer() -> None:
     waves = np.sin(np.arange(64)) * 30 + np.linspace(28, 228, 64)
     picture = np.broadcast_to(waves[:, None, None], (64, 64, 3)).astype(np.uint8)
 
@@ -255,10 +254,25 @@ def test_augmentation_shows_faces_sharper_and_softer() -> None:
         return np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) / grey.std(axis=(1, 2))
 
     as_it_is = steepness(plain(tf.constant(picture[None]), 64).numpy())[0]
-    many = tf.constant(np.repeat(picture[None], 64, axis=0))
-    found = steepness(augment(many, 64, tf.constant([1, 2])).numpy())
+    many = plain(tf.constant(np.repeat(picture[None], 64, axis=0)), 64)
+    degraded = degrade(many, tf.constant([1, 2])).numpy()
+    assert degraded.shape == many.shape
+    assert degraded.min() >= 0
+    assert degraded.max() <= 1
+    found = steepness(degraded)
     assert found.min() < 0.8 * as_it_is
     assert found.max() > 1.2 * as_it_is
+    np.testing.assert_array_equal(degraded, degrade(many, tf.constant([1, 2])).numpy())
+
+
+def test_some_faces_lose_the_detail_of_a_small_one() -> None:
+    """Of noise, three in five keep nothing that fewer than half of its pixels cannot show."""
+    noise = np.random.default_rng(0).random((1, 96, 96, 3), np.float32)
+    many = tf.constant(np.repeat(noise, 200, axis=0))
+    degraded = degrade(many, tf.constant([1, 2])).numpy().mean(axis=3)
+    spectrum = np.abs(np.fft.rfft(degraded - degraded.mean(axis=(1, 2), keepdims=True)))
+    fine = spectrum[:, :, 36:].mean(axis=(1, 2)) / spectrum.mean(axis=(1, 2))
+    assert abs(np.mean(fine < 0.3) - len(COARSE) / 5) < 0.1
 
 
 def test_mixup_blends_faces_and_targets_alike() -> None:
