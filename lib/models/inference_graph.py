@@ -47,6 +47,8 @@ def with_inference_graph(bundle: Bundle) -> Bundle:
     )
     made = write_card(bundle.folder, replace(bundle.card, inference=graph))
     OnnxPredictor(made, tasks, threads=1)  # it checks the answers
+    if bundle.inference is not None and bundle.inference != file:
+        bundle.inference.unlink()
     return made
 
 

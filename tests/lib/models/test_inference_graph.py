@@ -139,6 +139,8 @@ def test_graphs_of_earlier_versions_are_read(copy: Bundle) -> None:
     crops = crops_of(copy, 3)
     found = OnnxPredictor(earlier, ("age",), threads=1)(crops)
     np.testing.assert_array_equal(found["age"], OnnxPredictor(copy, ("age",), 1)(crops)["age"])
+    assert with_inference_graph(earlier).inference == copy.inference
+    assert not file.exists()
 
 
 def test_the_embedded_model_is_small() -> None:
