@@ -40,8 +40,7 @@ def with_inference_graph(bundle: Bundle) -> Bundle:
     model = _converted(networks, bundle.crop.size)
     halve_kernels(model, networks.weights)
     file = bundle.folder / COMPRESSED_FILE
-    # Without a time in it the same networks give the same bytes.
-    file.write_bytes(gzip.compress(model.SerializeToString(), mtime=0))
+    file.write_bytes(gzip.compress(model.SerializeToString()))
     graph = InferenceGraph(
         file.name, sha256_of(file), OPSET, answers_of(networks(check_crops(bundle.crop.size)))
     )

@@ -56,8 +56,8 @@ def test_the_embedded_card_is_read_and_written() -> None:
     )  # fmt: skip
     for name in values["training"].keys() - {"split", "teachers", "weights_training"}:
         assert written["training"][name] == values["training"][name]
-    (teacher,) = embedded.training.teachers
-    assert teacher.name == "efficientnet-lite0-96"
+    before, teacher = embedded.training.teachers
+    assert (before.name, teacher.name) == ("mobilenet-96", "efficientnet-lite0-96")
     assert teacher.training is not None
     large, heads = teacher.training.teachers
     assert (large.name, heads.name) == ("dlib-resnet-144", "efficientnet-lite0-96")
