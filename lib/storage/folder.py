@@ -99,13 +99,14 @@ class Folder:
         return info.type != fs.FileType.NotFound
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """The bytes of a file, as they are stored.
 
         Raises:
             FileNotFoundError: there is none.
             OSError: it cannot be read.
         """
-        with self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
+        # PyArrow would decompress what is called .gz.
+        with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as file:
             return file.read()
 
     def write(self, name: str, data: bytes) -> None:

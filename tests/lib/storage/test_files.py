@@ -1,5 +1,6 @@
 """Storage on a real S3 server, and what goes wrong with it."""
 
+import gzip
 import io
 import pickle
 import random
@@ -431,6 +432,14 @@ def place(request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path) -> Folde
         return folder(f"az://photos/{tmp_path.name}")
     s3.bucket("results")
     return folder(f"s3://results/{tmp_path.name}", s3.options)
+
+
+def test_files_are_read_as_they_were_written(place: Folder) -> None:
+    """Whatever their names promise."""
+    for name in ("inference.onnx.gz", "table.bz2", "table.zst", "table.lz4"):
+        for content in (gzip.compress(b"content"), b"content"):
+            place.write(name, content)
+            assert place.read(name) == content
 
 
 def test_a_folder_for_results(place: Folder) -> None:
