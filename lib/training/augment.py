@@ -6,7 +6,9 @@ All chance comes from the seed that is given, so that a run which goes on draws 
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 ROTATION = math.radians(12.0)
 SHIFT = 0.06
@@ -65,7 +67,24 @@ def plain(images: tf.Tensor, size: int) -> tf.Tensor:
 
 def resized(x: tf.Tensor, size: int) -> tf.Tensor:
     """Squares, float32 (n, side, side, 3), by area to another side."""
-    return x if x.shape[1] == size else tf.image.resize(x, (size, size), method="area")
+    if x.shape[1] == size:
+        return x
+    # As `tf.image.resize` does it, which would take the batch from the GPU to the CPU and back.
+    shares = tf.constant(_shares(x.shape[1], size))
+    for _ in ("height", "width"):
+        rows = tf.reshape(x, (-1, x.shape[1], x.shape[2] * 3))
+        rows = tf.reshape(tf.matmul(shares, rows), (-1, size, x.shape[2], 3))
+        x = tf.transpose(rows, (0, 2, 1, 3))
+    return x
+
+
+def _shares(side: int, size: int) -> NDArray[np.float32]:
+    """What each of `side` pixels gives to each of `size` that lie over the same length; (size, side)."""
+    edges = np.arange(size + 1) * side / size
+    pixels = np.arange(side)
+    begins = np.maximum(edges[:-1, None], pixels)
+    ends = np.minimum(edges[1:, None], pixels + 1)
+    return (np.maximum(ends - begins, 0) * size / side).astype(np.float32)
 
 
 def mixup(
@@ -139,8 +158,8 @@ def _coarsen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
     chosen = draw((n, 1, 1, 1), 0.0, 5.0)
     result = x
     for number, divisor in enumerate(COARSE):
-        few = resized(x, size // divisor)
-        coarse = tf.clip_by_value(tf.image.resize(few, (size, size), method="bicubic"), 0.0, 1.0)
+        few = tf.nn.avg_pool2d(x, divisor, divisor, "SAME")
+        coarse = tf.image.resize(few, (size, size), method="bilinear")
         result = tf.where((chosen >= number) & (chosen < number + 1), coarse, result)
     return result
 

@@ -2,11 +2,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 from lib.common.errors import UserError
 from lib.models.backbones import compact
@@ -18,7 +20,7 @@ from lib.tasks import TASKS
 from lib.tasks.age_targets import age_weights
 from lib.tasks.gender import FEMALE, GENDERS
 from lib.training import loop
-from lib.training.augment import COARSE, augment, degrade, mixup, plain
+from lib.training.augment import COARSE, augment, degrade, mixup, plain, resized
 from lib.training.checkpoint import Position, read_checkpoint, write_checkpoint
 from lib.training.faces import Faces, load_faces
 from lib.training.loop import AVERAGED, Trainer
@@ -231,6 +233,36 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     for name in ("other.keras", "text.h5"):
         with pytest.raises(UserError, match=f"{name}.*does not fit compact"):
             load_weights(build_networks("compact", 32).backbone, tmp_path / name)
+
+
+@pytest.mark.parametrize(("side", "size"), [(115, 96), (80, 36), (64, 32), (48, 64)])
+def test_faces_are_resized_by_area(side: int, size: int) -> None:
+    """Any devices may do it: TensorFlow's own operation has a kernel for CPUs only."""
+    x = tf.constant(np.random.default_rng(0).random((3, side, side, 3), np.float32))
+    by_tensorflow = tf.image.resize(x, (size, size), method="area")
+    np.testing.assert_allclose(resized(x, size), by_tensorflow, atol=2e-5)
+
+
+def test_no_step_leaves_the_gpu() -> None:
+    """Of what is done to the faces of a step, everything has a kernel for GPUs."""
+    seen = tf.function(
+        lambda images, seed: (
+            degrade(resized(augment(images, 96, seed), 64), seed), plain(images, 64),
+        )
+    ).get_concrete_function(
+        tf.TensorSpec((None, 115, 115, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
+    )  # fmt: skip
+    operations = {operation.type for operation in seen.graph.get_operations()} - {"Placeholder"}
+    on_cpus_only = {
+        name
+        for name in operations
+        if not {"GPU", "DEFAULT"} & {kernel.device_type for kernel in kernels_of(name)}
+    }
+    assert not on_cpus_only
+
+
+def kernels_of(operation: str) -> Sequence[Any]:
+    return kernels.get_registered_kernels_for_op(operation).kernel
 
 
 def test_augmentation_follows_from_its_seed(faces: dict[str, Faces]) -> None:
