@@ -332,7 +332,8 @@ class Trainer:
             }
         crops = resized(seen, size)
         if not recipe.plain:
-            crops = degrade(crops, tf.random.experimental.stateless_fold_in(seed, _FOR_DEGRADING))
+            other = tf.random.experimental.stateless_fold_in(seed, _FOR_DEGRADING)
+            crops = degrade(crops, other, coarsen=self._teachers is not None)
         if recipe.mixup:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
             crops, blended = mixup(crops, tuple(targets.values()), recipe.mixup, other)

@@ -247,7 +247,7 @@ def test_no_step_leaves_the_gpu() -> None:
     """Of what is done to the faces of a step, everything has a kernel for GPUs."""
     seen = tf.function(
         lambda images, seed: (
-            degrade(resized(augment(images, 96, seed), 64), seed), plain(images, 64),
+            degrade(resized(augment(images, 96, seed), 64), seed, coarsen=True), plain(images, 64),
         )
     ).get_concrete_function(
         tf.TensorSpec((None, 115, 115, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
@@ -287,24 +287,27 @@ def test_faces_are_shown_sharper_and_softer() -> None:
 
     as_it_is = steepness(plain(tf.constant(picture[None]), 64).numpy())[0]
     many = plain(tf.constant(np.repeat(picture[None], 64, axis=0)), 64)
-    degraded = degrade(many, tf.constant([1, 2])).numpy()
+    degraded = degrade(many, tf.constant([1, 2]), coarsen=True).numpy()
     assert degraded.shape == many.shape
     assert degraded.min() >= 0
     assert degraded.max() <= 1
     found = steepness(degraded)
     assert found.min() < 0.8 * as_it_is
     assert found.max() > 1.2 * as_it_is
-    np.testing.assert_array_equal(degraded, degrade(many, tf.constant([1, 2])).numpy())
+    np.testing.assert_array_equal(
+        degraded, degrade(many, tf.constant([1, 2]), coarsen=True).numpy()
+    )
 
 
-def test_some_faces_lose_the_detail_of_a_small_one() -> None:
+@pytest.mark.parametrize("coarsen", [True, False])
+def test_some_faces_lose_the_detail_of_a_small_one(coarsen: bool) -> None:
     """Of noise, three in five keep nothing that fewer than half of its pixels cannot show."""
     noise = np.random.default_rng(0).random((1, 96, 96, 3), np.float32)
     many = tf.constant(np.repeat(noise, 200, axis=0))
-    degraded = degrade(many, tf.constant([1, 2])).numpy().mean(axis=3)
+    degraded = degrade(many, tf.constant([1, 2]), coarsen).numpy().mean(axis=3)
     spectrum = np.abs(np.fft.rfft(degraded - degraded.mean(axis=(1, 2), keepdims=True)))
     fine = spectrum[:, :, 36:].mean(axis=(1, 2)) / spectrum.mean(axis=(1, 2))
-    assert abs(np.mean(fine < 0.3) - len(COARSE) / 5) < 0.1
+    assert abs(np.mean(fine < 0.3) - (len(COARSE) / 5 if coarsen else 0)) < 0.1
 
 
 def test_mixup_blends_faces_and_targets_alike() -> None:
