@@ -23,8 +23,10 @@ SHARPNESS = (0.0, 3.0)
 cut down to a crop are sharper than the faces of UTKFace, and a model that has seen only those takes
 sharpness for age."""
 COARSE = (2, 3, 4)
-"""Divisors of the side: with a probability of a fifth each, a face keeps only the detail of so few
-pixels, as one does that was far from the camera."""
+"""Divisors of the side: a face keeps only the detail of so few pixels, as one does that was far from the
+camera."""
+COARSE_PROBABILITY = 0.2
+"""Of each divisor."""
 ERASE_PROBABILITY = 0.25
 ERASE_SIDE = (0.15, 0.4)
 
@@ -158,7 +160,7 @@ def _sharpen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
 
 def _coarsen(x: tf.Tensor, draw: Draw) -> tf.Tensor:
     n, size = tf.shape(x)[0], x.shape[1]
-    chosen = draw((n, 1, 1, 1), 0.0, 5.0)
+    chosen = draw((n, 1, 1, 1)) / COARSE_PROBABILITY
     result = x
     for number, divisor in enumerate(COARSE):
         few = tf.nn.avg_pool2d(x, divisor, divisor, "SAME")

@@ -301,7 +301,7 @@ def test_faces_are_shown_sharper_and_softer() -> None:
 
 @pytest.mark.parametrize("coarsen", [True, False])
 def test_some_faces_lose_the_detail_of_a_small_one(coarsen: bool) -> None:
-    """Of noise, three in five keep nothing that fewer than half of its pixels cannot show."""
+    """Three in five keep nothing of noise that half of its pixels cannot show; without a teacher none."""
     noise = np.random.default_rng(0).random((1, 96, 96, 3), np.float32)
     many = tf.constant(np.repeat(noise, 200, axis=0))
     degraded = degrade(many, tf.constant([1, 2]), coarsen).numpy().mean(axis=3)
