@@ -333,7 +333,7 @@ class Trainer:
         crops = resized(seen, size)
         if not recipe.plain:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_DEGRADING)
-            crops = degrade(crops, other, taught=self._teachers is not None)
+            crops = degrade(crops, other, coarsen=self._teachers is not None)
         if recipe.mixup:
             other = tf.random.experimental.stateless_fold_in(seed, _FOR_MIXUP)
             crops, blended = mixup(crops, tuple(targets.values()), recipe.mixup, other)

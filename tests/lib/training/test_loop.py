@@ -247,7 +247,7 @@ def test_no_step_leaves_the_gpu() -> None:
     """Of what is done to the faces of a step, everything has a kernel for GPUs."""
     seen = tf.function(
         lambda images, seed: (
-            degrade(resized(augment(images, 96, seed), 64), seed, taught=True), plain(images, 64),
+            degrade(resized(augment(images, 96, seed), 64), seed, coarsen=True), plain(images, 64),
         )
     ).get_concrete_function(
         tf.TensorSpec((None, 115, 115, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
@@ -287,7 +287,7 @@ def test_faces_are_shown_sharper_and_softer() -> None:
 
     as_it_is = steepness(plain(tf.constant(picture[None]), 64).numpy())[0]
     many = plain(tf.constant(np.repeat(picture[None], 64, axis=0)), 64)
-    degraded = degrade(many, tf.constant([1, 2]), taught=True).numpy()
+    degraded = degrade(many, tf.constant([1, 2]), coarsen=True).numpy()
     assert degraded.shape == many.shape
     assert degraded.min() >= 0
     assert degraded.max() <= 1
@@ -295,34 +295,19 @@ def test_faces_are_shown_sharper_and_softer() -> None:
     assert found.min() < 0.8 * as_it_is
     assert found.max() > 1.2 * as_it_is
     np.testing.assert_array_equal(
-        degraded, degrade(many, tf.constant([1, 2]), taught=True).numpy()
+        degraded, degrade(many, tf.constant([1, 2]), coarsen=True).numpy()
     )
 
 
-@pytest.mark.parametrize("taught", [True, False])
-def test_some_faces_lose_the_detail_of_a_small_one(taught: bool) -> None:
+@pytest.mark.parametrize("coarsen", [True, False])
+def test_some_faces_lose_the_detail_of_a_small_one(coarsen: bool) -> None:
     """Three in five keep nothing of noise that half of its pixels cannot show; without a teacher none."""
     noise = np.random.default_rng(0).random((1, 96, 96, 3), np.float32)
     many = tf.constant(np.repeat(noise, 200, axis=0))
-    degraded = degrade(many, tf.constant([1, 2]), taught).numpy().mean(axis=3)
+    degraded = degrade(many, tf.constant([1, 2]), coarsen).numpy().mean(axis=3)
     spectrum = np.abs(np.fft.rfft(degraded - degraded.mean(axis=(1, 2), keepdims=True)))
     fine = spectrum[:, :, 36:].mean(axis=(1, 2)) / spectrum.mean(axis=(1, 2))
-    assert abs(np.mean(fine < 0.4) - (len(COARSE) / 5 if taught else 0)) < 0.1
-
-
-@pytest.mark.parametrize("taught", [True, False])
-def test_a_taught_student_sees_the_face_a_little_elsewhere(taught: bool) -> None:
-    """Its middle moves by up to two of 96 pixels; without a teacher it stays."""
-    position = np.arange(96.0)
-    hill = np.exp(-((position - 47.5) ** 2) / 50)
-    face = np.float32(hill[:, None, None] * hill[None, :, None] * np.ones(3))
-    many = tf.constant(np.repeat(face[None], 200, axis=0))
-    degraded = degrade(many, tf.constant([1, 2]), taught).numpy().mean(axis=3)
-    whole = degraded.max(axis=(1, 2)) < 1.001 * face.max()
-    columns = degraded[whole].sum(axis=1)
-    middles = columns @ position / columns.sum(axis=1)
-    moved = np.quantile(np.abs(middles - 47.5), 0.5)
-    assert (0.5 < moved < 1.5) if taught else moved < 0.01
+    assert abs(np.mean(fine < 0.3) - (len(COARSE) / 5 if coarsen else 0)) < 0.1
 
 
 def test_mixup_blends_faces_and_targets_alike() -> None:
