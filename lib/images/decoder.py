@@ -72,6 +72,18 @@ def decode(data: bytes, limits: Limits, at_least: int | None = None) -> Picture:
         raise _refusal(mended.data, limits, error) from error
 
 
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a Pillow image as `decode` gives them of its file: uint8 (height, width, 3), upright.
+
+    Raises:
+        ImageError: pixels of this kind are not supported.
+        Exception: Pillow's own, of many kinds: it cannot load the image.
+    """
+    image.load()
+    image = _as_meant(image)
+    return upright(Stored(_rgb_array(image, 1), image.size, 1, _turn(image))).pixels
+
+
 def _refusal(data: bytes, limits: Limits, error: Exception) -> ImageError:
     """Why the bytes give no picture, after the error of the attempt."""
     if isinstance(error, ImageError):
@@ -119,14 +131,11 @@ def _load(data: bytes, limits: Limits, at_least: int | None) -> Stored:
         # Pillow turns TIFFs while it loads them, by the orientation of XMP, too.
         image.info.pop("xmp", None)
         image.load()
-        match image.format:
-            case "TIFF":
-                _check_tiff(image)
-            case "PNG":
-                _scale_colour_key(image, depth=data[24])
-            case "BMP":
-                _check_bmp(image, data)
-                image = _opaque_if_unseen(image)
+        if image.format == "PNG":
+            _scale_colour_key(image, depth=data[24])
+        if image.format == "BMP":
+            _check_bmp(image, data)
+        image = _as_meant(image)
         return Stored(_rgb_array(image, scale // drafted), size, scale, _turn(image))
 
 
@@ -205,9 +214,8 @@ def _check_tiles(image: Image.Image, limits: Limits) -> None:
             )
 
 
-def _check_tiff(image: Image.Image) -> None:
+def _check_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     """Refuse the TIFFs that Pillow reads without an error, and wrongly."""
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
     tags = image.tag_v2
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
@@ -232,6 +240,13 @@ def _check_bmp(image: Image.Image, data: bytes) -> None:
     bits = int.from_bytes(data[at : at + 2], "little")
     if {"1": 1, "L": 8}.get(image.mode, bits) != bits:
         raise ImageError("unsupported", f"BMP: such a palette of {bits} bits is not supported")
+
+
+def _as_meant(image: Image.Image) -> Image.Image:
+    """A loaded image, with what programs mean by its format."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(image)
+    return _opaque_if_unseen(image) if image.format == "BMP" else image
 
 
 def _scale_colour_key(image: Image.Image, depth: int) -> None:

@@ -1,9 +1,15 @@
 """Every format × variant of an image file: the right pixels, or the status `unsupported`."""
 
+import io
+
+import numpy as np
+import pillow_heif
 import pytest
+from PIL import Image
 
 from lib.archive.entry import is_image
-from tests.formats_page import NOTED, PAGE, READ, outcomes, page
+from lib.images import Limits, decode, pixels_of
+from tests.formats_page import NOTED, PAGE, READ, outcome, outcomes, page
 from tests.image_variants import variants
 
 # lib.images turns Pillow's warnings off, but pytest turns them on again.
@@ -41,6 +47,53 @@ def test_every_variant_is_read_right_or_refused(found: Found) -> None:
 )
 def test_what_people_have_is_read(found: Found, key: tuple[str, str]) -> None:
     assert found[key] == {READ}
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_what_pillow_has_opened_shows_the_same(loaded: bool) -> None:
+    """But a transparent grey of four bits: Pillow does not tell that its pixels have eight now."""
+    pillow_heif.register_heif_opener()
+    right, wrong, refused = 0, set(), set()
+    for variant in variants():
+        if outcome(variant) != READ:
+            continue
+        try:
+            image = Image.open(io.BytesIO(variant.data))
+            if loaded:
+                image.load()
+            shown = variant.is_shown_by(pixels_of(image))
+        except (OSError, ValueError):
+            refused.add(variant.name)
+            continue
+        right += shown
+        if not shown:
+            wrong.add(variant.name)
+    assert right > 900
+    assert wrong == {"grey, 4 bits, colour key", "grey, 4 bits, colour key, interlaced"}
+    assert refused == {"profile above 1 MB", "wrong checksum of a text"}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_of_what_a_pillow_image_tells_only_its_orientation_counts(
+    format: str, orientation: int
+) -> None:
+    """Programs leave sizes and compressions of an earlier picture in its EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if format != "TIFF":
+        exif.update({0x0100: 3840, 0x0101: 5760, 0x0103: 5, 0x0111: 8, 0x0116: 9, 0x0142: 16})
+    file = io.BytesIO()
+    whole = np.tile(np.arange(0, 240, 8, dtype=np.uint8)[:, None, None], (1, 50, 3))
+    whole[:, :25] //= 2
+    Image.fromarray(whole).save(file, format, exif=exif, dpi=(1, 1), icc_profile=b"none")
+    expected = decode(file.getvalue(), Limits()).pixels
+    assert expected.shape == ((30, 50, 3) if orientation < 5 else (50, 30, 3))
+    for load in (False, True):
+        with Image.open(file) as image:
+            if load:
+                image.load()
+            np.testing.assert_array_equal(pixels_of(image), expected)
 
 
 def test_the_page_says_what_happens(found: Found) -> None:

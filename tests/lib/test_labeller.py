@@ -111,6 +111,20 @@ def test_the_orientation_of_a_pillow_image_counts(labeller: Labeller, demo: Path
     assert len(upright) == 1
 
 
+def test_a_pillow_image_with_the_size_of_an_earlier_one(labeller: Labeller, demo: Path) -> None:
+    """Photo editors leave it in the EXIF of what they export."""
+    exif = Image.Exif()
+    exif.update({0x0100: 3840, 0x0101: 5760, 0x0103: 5})
+    file = io.BytesIO()
+    with Image.open(demo / "portrait.png") as picture:
+        picture.convert("RGB").save(file, "WEBP", lossless=True, exif=exif)
+    with Image.open(file) as exported:
+        of_pillow, of_file = labeller.label_batch([exported, file.getvalue()])
+    assert (of_pillow.width, of_pillow.height) == (of_file.width, of_file.height)
+    assert [face.age for face in of_pillow] == [face.age for face in of_file]
+    assert len(of_file) == 1
+
+
 @pytest.mark.parametrize(
     ("image", "status"),
     [

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib.images import Limits
+from lib.images import Limits, pixels_of
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch
@@ -117,14 +117,15 @@ class UnpackRow:
 
 
 def _encoded(image: Any) -> bytes:
-    """An array or a Pillow image without loss, with the orientation that its metadata tells."""
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        if array.dtype != np.uint8:
+    """The upright pixels of an array or a Pillow image, without loss and without any metadata."""
+    if isinstance(image, Image.Image):
+        pixels = pixels_of(image)
+    else:
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8:
             raise TypeError("arrays must be uint8 (height, width, 3), RGB")
-        image = Image.fromarray(array)
     file = io.BytesIO()
-    image.save(file, "TIFF", exif=image.getexif())
+    Image.fromarray(pixels).save(file, "TIFF")
     return file.getvalue()
 
 
