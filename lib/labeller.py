@@ -186,9 +186,9 @@ class Labeller:
         spec = DetectorSpec(detector)
         threads = threads or len(os.sched_getaffinity(0))
         self._threshold = threshold
-        self._reader = Reader(limits.max_bytes, storage)
+        self._reader = Reader(limits, storage)
         self._stages: list[Stage] = [
-            Detect(spec, bundle.crop, limits, threads),
+            Detect(spec, bundle.crop, limits.with_raw_pixels(), threads),
             Predict(bundle, bundle.tasks, threads, precision, mirror=mirror),
             Label(bundle, with_distribution=True, keys=(), threshold=threshold),
         ]

@@ -1,6 +1,6 @@
 """A decoded picture: its pixels, upright, and how they map to the full size; and why there is none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import cv2
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ImageStatus = Literal["decode_error", "too_large", "unsupported"]
+
+_RAW_HEADER = 1 << 12
+"""Bytes that are not pixels, at most."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Limits:
 
     max_pixels: int = 208_000_000
     max_bytes: int = 100_000_000
+
+    def with_raw_pixels(self) -> "Limits":
+        """The same where images may also be encoded as bare pixels of up to four channels."""
+        return replace(self, max_bytes=max(self.max_bytes, 4 * self.max_pixels + _RAW_HEADER))
 
 
 class ImageError(Exception):

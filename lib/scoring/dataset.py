@@ -75,9 +75,9 @@ def label_dataset(
     bundle = read_bundle(folder(str(model), storage))
     bundle.check_precision(precision)
     labelling = Labelling(
-        source=ReadImages(image, Reader(limits.max_bytes, storage)),
+        source=ReadImages(image, Reader(limits, storage)),
         detector=DetectorSpec(detector),
-        limits=limits,
+        limits=limits.with_raw_pixels(),
         bundle=bundle,
         age_distribution=age_distribution,
         precision=precision,

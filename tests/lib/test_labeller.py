@@ -14,6 +14,7 @@ from PIL import Image
 from lib import Face, LabelledImage, Labeller
 from lib.common.demo import EXPECTED, make_demo
 from lib.common.errors import UserError
+from lib.images import Limits
 from tests.ray_head import PROJECT, run_job
 
 
@@ -134,6 +135,8 @@ def test_a_pillow_image_with_the_size_of_an_earlier_one(labeller: Labeller, demo
         (None, "not_found"),
         (5, "unsupported"),
         (np.zeros((4, 4, 3)), "unsupported"),
+        (np.zeros((0, 0, 3), np.uint8), "unsupported"),
+        (np.zeros((3, 40, 40), np.uint8), "unsupported"),
         (np.zeros((4, 4, 3, 2), np.uint8), "unsupported"),
         (Image.new("F", (8, 8)), "unsupported"),
     ],
@@ -144,6 +147,32 @@ def test_what_is_no_image_is_a_status(labeller: Labeller, image: Any, status: st
     assert labelled.error
     assert not labelled.ok
     assert list(labelled) == []
+
+
+def test_grey_arrays_and_arrays_with_alpha(labeller: Labeller, demo: Path) -> None:
+    with Image.open(demo / "portrait.png") as picture:
+        grey, rgba = (np.asarray(picture.convert(mode)) for mode in ("L", "RGBA"))
+        rgb = np.asarray(picture.convert("RGB"))
+    labels = labeller.label_batch(
+        [grey, grey[:, :, None], grey[:, :, None].repeat(3, 2), rgba, rgb]
+    )
+    ages = [round(image[0].age, 2) for image in labels]
+    assert ages[0] == ages[1] == ages[2]
+    assert ages[3] == ages[4]
+
+
+def test_files_are_limited_by_their_bytes_and_arrays_by_their_pixels() -> None:
+    labeller = Labeller(limits=Limits(max_pixels=10_000, max_bytes=9_999))
+    array = np.full((100, 100, 3), 9, np.uint8)
+    wider = np.full((100, 101, 3), 9, np.uint8)
+    allowed = labeller.label_batch([array, Image.fromarray(array), b"\0" * 9_999])
+    assert [image.status for image in allowed] == ["no_face", "no_face", "decode_error"]
+    refused = labeller.label_batch([wider, Image.fromarray(wider), b"\0" * 10_000])
+    assert [(image.status, image.error) for image in refused] == [
+        ("too_large", "101x100 pixels; the limit is 10000"),
+        ("too_large", "101x100 pixels; the limit is 10000"),
+        ("too_large", "10000 bytes; the limit is 9999"),
+    ]
 
 
 def test_an_image_without_a_face(labeller: Labeller) -> None:

@@ -12,14 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib.images import Limits, pixels_of
+from lib.images import ImageError, Limits, pixels_of
 from lib.scoring.stages.stage import Stopwatch
 from lib.storage.errors import FetchError
 from lib.storage.fetch import fetch
 from lib.storage.options import TIMEOUT_SECONDS, StorageOptions
 
 ImageLike = NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]
-"""An image: uint8 (height, width, 3) RGB, a Pillow image, encoded bytes, or a path or URI."""
+"""An image: uint8 (height, width, 3) RGB, a Pillow image, encoded bytes, or a path or URI. Arrays may
+also be grey, (height, width) or of one channel, or have alpha as their last one."""
 READS_AT_A_TIME = 16
 
 ENCODED = pa.schema([("data", pa.large_binary()), ("status", pa.string()), ("error", pa.string())])
@@ -31,12 +32,12 @@ class Reader:
     """Reads images of every kind, so that all of them are decoded by the same code afterwards.
 
     Attributes:
-        max_bytes: a file of more bytes is not read.
+        limits: what is not read: longer files and bytes, arrays and Pillow images of more pixels.
         storage: how files are reached.
         timeout: seconds for one attempt to read a file over a network.
     """
 
-    max_bytes: int = Limits.max_bytes
+    limits: Limits = field(default_factory=Limits)
     storage: StorageOptions = field(default_factory=StorageOptions)
     timeout: float = TIMEOUT_SECONDS
 
@@ -50,20 +51,34 @@ class Reader:
             image = image.get("bytes") or image.get("path")
         if image is None:
             return _error("not_found", "there is no image in this row")
-        if isinstance(image, bytes | bytearray | memoryview):
-            return {"data": bytes(image)}
+        most = self.limits.max_bytes
         try:
-            if isinstance(image, str | os.PathLike):
-                data, _ = fetch(
-                    os.fspath(image), self.max_bytes, options=self.storage, timeout=self.timeout
-                )
-                return {"data": data}
-            return {"data": _encoded(image)}
-        except FetchError as error:
+            if isinstance(image, bytes | bytearray | memoryview):
+                data = bytes(image)
+                if len(data) > most:
+                    return _error("too_large", f"{len(data)} bytes; the limit is {most}")
+            elif isinstance(image, str | os.PathLike):
+                data, _ = fetch(os.fspath(image), most, options=self.storage, timeout=self.timeout)
+            else:
+                data = self._encoded(image)
+            return {"data": data}
+        except (FetchError, ImageError) as error:
             return _error(error.status, str(error))
         # Pillow raises errors of many kinds; an image of the user's never fails a batch.
         except Exception as error:
             return _error("unsupported", f"{_described(image)} is no image: {error}")
+
+    def _encoded(self, image: Any) -> bytes:
+        """The upright pixels of an array or a Pillow image, without loss and without any metadata."""
+        array = None if isinstance(image, Image.Image) else _array(image)
+        width, height = image.size if array is None else array.shape[1::-1]
+        if width * height > self.limits.max_pixels:
+            raise ImageError(
+                "too_large", f"{width}x{height} pixels; the limit is {self.limits.max_pixels}"
+            )
+        file = io.BytesIO()
+        Image.fromarray(pixels_of(image) if array is None else array).save(file, "TIFF")
+        return file.getvalue()
 
 
 @dataclass
@@ -116,17 +131,13 @@ class UnpackRow:
         return pa.table(columns | {name: labels[name] for name in labels.column_names})
 
 
-def _encoded(image: Any) -> bytes:
-    """The upright pixels of an array or a Pillow image, without loss and without any metadata."""
-    if isinstance(image, Image.Image):
-        pixels = pixels_of(image)
-    else:
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8:
-            raise TypeError("arrays must be uint8 (height, width, 3), RGB")
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "TIFF")
-    return file.getvalue()
+def _array(image: Any) -> NDArray[np.uint8]:
+    """An array of which Pillow makes an image."""
+    array = np.asarray(image)
+    channels = array.shape[2:]
+    if array.dtype != np.uint8 or not array.size or channels not in ((), (1,), (2,), (3,), (4,)):
+        raise TypeError("arrays must be uint8 (height, width, 3), RGB")
+    return array[:, :, 0] if channels == (1,) else array
 
 
 def _described(image: Any) -> str:
