@@ -10,8 +10,10 @@ FACTS = "facts"
 
 
 def start() -> None:
-    """Log to standard error, as lines for people."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_ToStandardError()])
+    """Log to standard error, as lines for people; of other packages only what they warn of."""
+    handler = _ToStandardError()
+    handler.addFilter(_matters)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
 def as_json(run: str) -> None:
@@ -23,6 +25,11 @@ def as_json(run: str) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _ToStandardError):
             handler.setFormatter(_JsonLine(run))
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    # botocore says where it found credentials, matplotlib that it looked for fonts.
+    return record.levelno >= logging.WARNING or "site-packages" not in record.pathname
 
 
 class _JsonLine(logging.Formatter):

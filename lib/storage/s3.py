@@ -10,7 +10,6 @@ the requests, but for two kinds:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -23,9 +22,6 @@ from lib.storage.answers import NO_AWS_CREDENTIALS, error_of
 from lib.storage.bucket import CONNECT_SECONDS, Bucket, Object, Prefix, check_size, client_config
 from lib.storage.errors import Fetched, PlaceError, RegionError, place_error, storage_error
 from lib.storage.options import S3Options, ca_file, session_of
-
-# botocore logs at every start where it has found credentials.
-logging.getLogger("botocore.credentials").setLevel(logging.WARNING)
 
 CONNECTIONS = 64
 CREDENTIALS_SECONDS = 300

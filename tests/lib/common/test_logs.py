@@ -28,6 +28,13 @@ def test_lines_for_people(said: Callable[[], str]) -> None:
     assert said() == "3 images\n"
 
 
+def test_of_other_packages_only_warnings(said: Callable[[], str]) -> None:
+    lines = "log.info('found credentials'); log.warning('no credentials')"
+    for file in ("venv/lib/site-packages/other/package.py", "lib/storage/s3.py"):
+        exec(compile(lines, file, "exec"), {"log": logging.getLogger("any")})
+    assert said() == "no credentials\nfound credentials\nno credentials\n"
+
+
 def test_lines_for_machines(said: Callable[[], str]) -> None:
     logs.as_json("0a1b2c3d")
     logging.getLogger("job").warning("é\nin two lines", extra={logs.FACTS: {"images": 3}})
