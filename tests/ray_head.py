@@ -255,9 +255,16 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports: one that is let go may be the next one to be given."""
+    """So many different ports: one that is let go may be the next one to be given.
+
+    They lie below those that the system gives to connections, and above those of Ray's workers: else
+    they may be taken before a server that starts slowly has them.
+    """
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports: set[int] = set()
+        while len(ports) < count:
+            port = 20_000 + secrets.randbelow(12_000)
+            with suppress(OSError):
+                held.enter_context(socket.socket()).bind(("", port))
+                ports.add(port)
+        return list(ports)
