@@ -31,6 +31,7 @@ _RGB_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"}
 _ALPHA_MODES = {"LA", "PA", "RGBA", "RGBa"}
 _DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 
+_DEEP_KEY = "PNG: a transparent colour of 16 bits is not supported"
 _EXIF_AS_TEXT = "Raw profile type exif"
 _BLACK_IS_ZERO = 1
 _PLANES = 2
@@ -80,8 +81,16 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
         Exception: Pillow's own, of many kinds: it cannot load the image.
     """
     image.load()
+    key = image.info.get("transparency")
+    if key is not None and (image.mode in _DEEP_GREY_MODES or _is_deep(key)):
+        raise ImageError("unsupported", _DEEP_KEY)
     image = _as_meant(image)
     return upright(Stored(_rgb_array(image, 1), image.size, 1, _turn(image))).pixels
+
+
+def _is_deep(key: object) -> bool:
+    """Whether a transparent colour is one of 16 bits, to whose pixels Pillow leaves 8."""
+    return isinstance(key, tuple) and max(key, default=0) > 255
 
 
 def _refusal(data: bytes, limits: Limits, error: Exception) -> ImageError:
@@ -255,7 +264,7 @@ def _scale_colour_key(image: Image.Image, depth: int) -> None:
     if key is None or image.mode == "P":
         return
     if depth == 16:
-        raise ImageError("unsupported", "PNG: a transparent colour of 16 bits is not supported")
+        raise ImageError("unsupported", _DEEP_KEY)
     if image.mode == "L":
         image.info["transparency"] = key * 255 // (2**depth - 1)
 
