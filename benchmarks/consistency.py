@@ -57,7 +57,7 @@ def main() -> None:
     faces = {name: main_face(labeller, picture) for name, picture in pictures.items()}
     known = {name: face for name, face in faces.items() if face is not None}
     print(f"{labeller_name(options)}: {len(known)} main faces in {len(pictures)} photographs")
-    for name in pictures.keys() - known.keys():
+    for name in sorted(pictures.keys() - known.keys()):
         print(f"  {name}: {labeller.label(pictures[name]).error or 'no face'}")
     for name, variant in VARIANTS.items():
         changes = []

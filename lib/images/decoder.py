@@ -76,6 +76,9 @@ def decode(data: bytes, limits: Limits, at_least: int | None = None) -> Picture:
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of a Pillow image as `decode` gives them of its file: uint8 (height, width, 3), upright.
 
+    Pillow does not tell how many bits a grey pixel had in the file. So a transparent grey of a PNG of 4
+    bits is not found, and BMPs of 8 bits that Pillow takes for black and white are not refused.
+
     Raises:
         ImageError: pixels of this kind are not supported.
         Exception: Pillow's own, of many kinds: it cannot load the image.
